@@ -1,0 +1,52 @@
+# make demo · make test · make lint · make bench · make setup
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PEERS := spikingjelly==0.0.0.0.14
+
+.PHONY: demo setup setup-peers test test-all lint bench proto clean
+
+demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
+	$(BIN)/edgeperc serve
+
+setup: $(VENV)/.dev  ## .venv with every development extra
+
+setup-peers: $(VENV)/.dev  ## independent implementations that some tests compare with
+	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
+
+test: $(VENV)/.dev  ## everything but the slow tests
+	$(BIN)/python -m pytest -m "not slow and not hardware"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not hardware"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/edgeperc bench events
+
+proto: $(VENV)/.dev  ## regenerate the committed gRPC stubs
+	$(BIN)/python -m edgeperc.proto.generate
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || \
+	  { echo "error: edgeperc needs Python 3.10 or newer; try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "error: Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing edgeperc into $(VENV) (about a minute) ..."
+	@$(PIP) -e ".[recordings]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing edgeperc and its development extras into $(VENV) (a few minutes) ..."
+	@$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.runtime

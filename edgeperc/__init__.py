@@ -1,0 +1,1 @@
+"""Edge perception for vision, segmentation and event cameras."""

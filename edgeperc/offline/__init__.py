@@ -1,0 +1,1 @@
+"""Training, evaluation and export: the only room in which torch lives."""

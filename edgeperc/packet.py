@@ -1,0 +1,112 @@
+"""What a sensor says: a Frame or some Events, each stamped with when its photons arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """When and where data was seen. Times in ns on the sensor's clock, first to last photon.
+
+    For a window of events: the half-open window [start_ns, end_ns). `seq` counts without gaps
+    at the source, so a gap downstream is a drop.
+    """
+
+    source: str
+    seq: int
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaze:
+    """Where a steered camera looked, as the mirror measured it. Right and up are positive."""
+
+    pan_rad: float
+    tilt_rad: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One picture. image: (H, W) grey or (H, W, 3) RGB uint8, read-only."""
+
+    stamp: Stamp
+    image: NDArray[np.uint8]
+    gaze: Gaze | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", _read_only("image", self.image, np.uint8))
+        if self.image.ndim != 2 and self.image.shape[2:] != (3,):
+            raise TypeError(f"image: shape {self.image.shape}, expected (H, W) or (H, W, 3)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Some events of one camera, in order of time; structure of arrays, 13 bytes an event.
+
+    t: (N,) int64 µs, non-decreasing. x, y: (N,) uint16 px. p: (N,) bool, True = brighter.
+    The arrays are read-only views. Raises TypeError on another dtype or unequal lengths; values
+    are checked once per packet by `edgeperc.validate`.
+    """
+
+    stamp: Stamp
+    t: NDArray[np.int64]
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    p: NDArray[np.bool_]
+    width_px: int
+    height_px: int
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.bool_)):
+            object.__setattr__(self, name, _read_only(name, getattr(self, name), dtype))
+        if not self.t.shape == self.x.shape == self.y.shape == self.p.shape == (self.t.size,):
+            raise TypeError("t, x, y and p must be one-dimensional and of one length")
+
+    def __len__(self) -> int:
+        return self.t.size
+
+    def slice(self, start: int, stop: int, stamp: Stamp) -> Events:
+        """Events [start, stop) by index, as views, under a stamp of their own."""
+        return Events(
+            stamp=stamp,
+            t=self.t[start:stop],
+            x=self.x[start:stop],
+            y=self.y[start:stop],
+            p=self.p[start:stop],
+            width_px=self.width_px,
+            height_px=self.height_px,
+        )
+
+
+Packet: TypeAlias = Frame | Events
+
+
+class Sensor(Protocol):
+    """A source of packets: a camera, a recording or the digital twin.
+
+    `packets` yields until the source ends (a recording) or `close` is called from another thread
+    (a camera). Raises DeviceError when the device is lost, DataError where a recording breaks,
+    after all that could be read was yielded.
+    """
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield packets in order of time."""
+
+    def close(self) -> None:
+        """Release the device; may be called twice and from any thread."""
+
+
+def _read_only(name: str, values: Any, dtype: DTypeLike) -> NDArray[Any]:
+    if not isinstance(values, np.ndarray) or values.dtype != dtype:
+        found = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+        raise TypeError(f"{name}: {found}, expected an array of {np.dtype(dtype)}")
+    view: NDArray[Any] = values.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,128 @@
+"""What we say about packets: label maps, detections and instances, and who computed them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.packet import Packet, Stamp
+
+UNKNOWN = 255
+"""Label of a pixel that the network did not look at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """What really ran: the artifact's sha256, the engine and the provider that took the session."""
+
+    name: str
+    sha256: str = ""
+    engine: str = ""
+    provider: str = ""
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Stage times of one result in ns; for diagnosis only, the time of a result is its Stamp.
+
+    wait: from the packet's arrival to the start of work. represent: packet to tensor. infer:
+    tensor to labels. total: from the packet's arrival until the result is handed to the sinks.
+    """
+
+    wait_ns: int = 0
+    represent_ns: int = 0
+    infer_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelMap:
+    """A class for each pixel. labels: (H, W) uint8 class index in sensor pixels, 255 = unknown."""
+
+    stamp: Stamp
+    labels: NDArray[np.uint8]
+    classes: tuple[str, ...]
+    model: ModelRef
+    timings: Timings = Timings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """Boxes. boxes: (N, 4) float32 xyxy px; scores (N,) float32; class_ids (N,) int64.
+
+    variance: (N, 4) float32 px², or None where the detector states none.
+    """
+
+    stamp: Stamp
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    classes: tuple[str, ...]
+    model: ModelRef
+    variance: NDArray[np.float32] | None = None
+    timings: Timings = Timings()
+
+
+Result: TypeAlias = LabelMap | Detections
+
+
+class Model(Protocol):
+    """Anything that turns a packet into a result; a plain function is a model."""
+
+    def __call__(self, packet: Packet, /) -> Result:
+        """Answer for one packet. Raises ModelError if the packet does not fit the network."""
+
+
+class Sink(Protocol):
+    """A way out: gRPC, a folder, nothing at all. Called from the pipeline's thread."""
+
+    def write(self, result: Result) -> None:
+        """Take one result; must not block on a slow receiver."""
+
+    def close(self) -> None:
+        """Flush and release; may be called twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """A sensor as clients see it."""
+
+    name: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What runs here, for sinks that answer questions about it."""
+
+    sources: tuple[SourceInfo, ...] = ()
+    models: tuple[ModelRef, ...] = ()
+
+
+def encode_rle(labels: NDArray[np.uint8]) -> bytes:
+    """Run-length code of a label map: (uint8 value, uint32 length) little-endian a run, row major.
+
+    labels: (H, W) uint8. Five bytes a run; `decode_rle` is the inverse.
+    """
+    flat = labels.ravel()
+    if flat.size == 0:
+        return b""
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    runs = np.empty(starts.size, dtype=[("value", "u1"), ("length", "<u4")])
+    runs["value"] = flat[starts]
+    runs["length"] = np.diff(np.concatenate((starts, [flat.size])))
+    return runs.tobytes()
+
+
+def decode_rle(code: bytes, *, height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """Inverse of `encode_rle`. Raises ValueError if the runs do not fill the map exactly."""
+    if len(code) % 5:
+        raise ValueError(f"run-length code of {len(code)} bytes is not a multiple of 5")
+    runs = np.frombuffer(code, dtype=[("value", "u1"), ("length", "<u4")])
+    if int(runs["length"].sum(dtype=np.int64)) != height_px * width_px:
+        raise ValueError(f"run-length code does not fill {height_px} × {width_px} pixels")
+    return np.repeat(runs["value"], runs["length"]).reshape(height_px, width_px)
