@@ -27,7 +27,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table in which a misspelt key is an error."""
 
 
-class FileEntry(Strict):
+class FileEntry(Strict, frozen=True, kw_only=True):
     """[[files]]: one file of a model, beside its card or in the cache.
 
     role: "network" is the whole network as ONNX; the others are what an engine wants beside it.
@@ -40,7 +40,7 @@ class FileEntry(Strict):
     bytes: int = 0
 
 
-class Input(Strict):
+class Input(Strict, frozen=True, kw_only=True):
     """[input]: what the network eats.
 
     represent: name of a packet-to-tensor recipe in `edgeperc.represent`. width_px, height_px: the
@@ -56,7 +56,7 @@ class Input(Strict):
     window_events: Positive | None = None
 
 
-class Checkpoint(Strict):
+class Checkpoint(Strict, frozen=True, kw_only=True):
     """[checkpoint]: the training weights that `edgeperc models import` converts."""
 
     architecture: str
@@ -66,7 +66,7 @@ class Checkpoint(Strict):
     note: str = ""
 
 
-class Accuracy(Strict):
+class Accuracy(Strict, frozen=True, kw_only=True):
     """[[accuracy]]: one figure and where it comes from."""
 
     dataset: str
@@ -76,7 +76,7 @@ class Accuracy(Strict):
     note: str = ""
 
 
-class ModelCard(Strict):
+class ModelCard(Strict, frozen=True, kw_only=True):
     """models/<name>/model.toml: what a network is, where it comes from and what it achieves."""
 
     name: str
@@ -100,11 +100,12 @@ def load(path: Path, kind: type[T]) -> T:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises ConfigError if it is missing or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    return table
 
 
 def convert(table: Any, kind: type[T], *, where: str) -> T:
