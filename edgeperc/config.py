@@ -6,9 +6,11 @@ the fields. A mistake is a ConfigError of one line that names file, table and ke
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -92,6 +94,52 @@ class ModelCard(Strict, frozen=True, kw_only=True):
     training: str = ""
 
 
+class PipelineTable(Strict, frozen=True, kw_only=True):
+    """[[pipelines]]: which model looks at which sensor.
+
+    window_us / window_events replace the card's own window. engine: "auto" takes the fastest that
+    the model's files allow.
+    """
+
+    name: str
+    input: str
+    model: str
+    window_us: Positive | None = None
+    window_events: Positive | None = None
+    engine: Literal["auto", "onnx", "spiking"] = "auto"
+    threads: Positive = 2
+
+
+class ValidateTable(Strict, frozen=True, kw_only=True):
+    """[validate]: what happens to a packet that breaks the rules of order, bounds or gaps."""
+
+    policy: Literal["raise", "drop", "clamp"] = "drop"
+    max_gap_us: Positive = 10_000_000
+
+
+class App(Strict, frozen=True, kw_only=True):
+    """apps/<name>.toml: which pipelines run on a rig, and where results go.
+
+    Each [[sinks]] table is checked against the constructor that its `kind` names.
+    """
+
+    rig: str
+    pipelines: Annotated[tuple[PipelineTable, ...], msgspec.Meta(min_length=1)]
+    summary: str = ""
+    sinks: tuple[dict[str, Any], ...] = ()
+    validate: ValidateTable = ValidateTable()
+
+
+class Rig(Strict, frozen=True, kw_only=True):
+    """devices/<name>.toml: what is bolted together.
+
+    Each [sensors.<name>] table is checked against the constructor that its `driver` names.
+    """
+
+    sensors: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    summary: str = ""
+
+
 def load(path: Path, kind: type[T]) -> T:
     """Read a TOML file as `kind`. Raises ConfigError naming file, table and key."""
     return convert(read_toml(path), kind, where=str(path))
@@ -114,11 +162,38 @@ def convert(table: Any, kind: type[T], *, where: str) -> T:
         return msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        raise ConfigError(f"{where} {_toml_path(path.rstrip('`'))}{message}") from None
+        place = f"{where} {_toml_path(path.rstrip('`'))}".rstrip()
+        place = place if place.endswith(":") else f"{place}:"
+        raise ConfigError(f"{place} {_plain(message, kind)}") from None
 
 
 def _toml_path(path: str) -> str:
-    """`.sensors[...].rate_hz` as msgspec says it -> `[sensors] rate_hz: ` as TOML has it."""
-    *tables, key = path.lstrip(".").split(".") if path else [""]
-    prefix = f"[{'.'.join(tables)}] " if tables else ""
-    return f"{prefix}{key}: " if key else prefix
+    """`.pipelines[...].window_us` as msgspec says it -> `[[pipelines]] window_us:` as in TOML."""
+    *tables, key = path.lstrip(".").split(".")
+    header = ".".join(tables)
+    if header.endswith("[...]"):
+        header = f"[[{header[:-5]}]] "
+    elif header:
+        header = f"[{header}] "
+    if key.endswith("[...]"):
+        return f"{header}[[{key[:-5]}]]"
+    return f"{header}{key}:" if key else header
+
+
+def _plain(message: str, kind: type) -> str:
+    """Say msgspec's complaint in the words of an operator's file."""
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
+        near = difflib.get_close_matches(unknown[1], _all_keys(kind), n=1)
+        return f"unknown key '{unknown[1]}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", message):
+        return f"key '{missing[1]}' is missing"
+    return message[:1].lower() + message[1:]
+
+
+def _all_keys(kind: Any) -> set[str]:
+    """Every key that may stand in `kind` or in a table within it."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = msgspec.structs.fields(kind)
+        inner = (_all_keys(field.type) for field in fields)
+        return {field.name for field in fields}.union(*inner)
+    return set().union(*(_all_keys(part) for part in get_args(kind)))
