@@ -1,1 +1,33 @@
 """Edge perception for vision, segmentation and event cameras."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
+from edgeperc.packet import Events, Frame, Gaze, Packet, Sensor, Stamp
+from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, Sink, Timings
+
+__version__ = version("edgeperc")
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Detections",
+    "DeviceError",
+    "EdgepercError",
+    "Events",
+    "Frame",
+    "Gaze",
+    "LabelMap",
+    "Model",
+    "ModelError",
+    "ModelRef",
+    "Packet",
+    "Result",
+    "Sensor",
+    "Sink",
+    "Stamp",
+    "Timings",
+    "__version__",
+]

@@ -78,7 +78,14 @@ class Model(Protocol):
 
 
 class Sink(Protocol):
-    """A way out: gRPC, a folder, nothing at all. Called from the pipeline's thread."""
+    """A way out: gRPC, a folder, nothing at all. Called from the threads of all pipelines.
+
+    `where` tells a person where to look for what it puts out.
+    """
+
+    @property
+    def where(self) -> str:
+        """An address, a folder, or nothing."""
 
     def write(self, result: Result) -> None:
         """Take one result; must not block on a slow receiver."""

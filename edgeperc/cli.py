@@ -1,0 +1,338 @@
+"""The verbs of `edgeperc`. Each imports what it needs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeperc import __version__
+from edgeperc.errors import ConfigError, EdgepercError
+
+app = typer.Typer(
+    help="Edge perception for vision, segmentation and event cameras.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="List, show, import and download models.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads to use.")]
+Seconds = Annotated[float | None, typer.Option(min=0.0, help="Stop after this many seconds.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Log more, and show tracebacks of errors.")
+    ] = False,
+) -> None:
+    """Edge perception for vision, segmentation and event cameras."""
+    import logging
+
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
+    )
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    duration_s: Seconds = None,
+) -> None:
+    """Run an app and stream its results; by default the built-in digital twin's.
+
+    Shows rate, latency and drops of every stage until Ctrl-C.
+    """
+    from edgeperc.serve import serve as run_app
+
+    _fail_on(run_app(name, duration_s=duration_s).errors)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A recorded file or ROS 2 bag folder.")],
+    model: Annotated[str | None, typer.Option(help="Model by name or folder.")] = None,
+    app_name: Annotated[str | None, typer.Option("--app", help="Use an app's pipelines.")] = None,
+    speed: Annotated[
+        str, typer.Option(help="1.0 is real time; `max` as fast as possible.")
+    ] = "1.0",
+    start_s: Annotated[float, typer.Option(min=0.0, help="Skip this much of the recording.")] = 0.0,
+    duration_s: Seconds = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for labels, results.jsonl, summary.json.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Also stream the results by gRPC, as HOST:PORT.")
+    ] = None,
+    width_px: Annotated[
+        int | None, typer.Option(min=1, help="Sensor width, where the file does not say it.")
+    ] = None,
+    height_px: Annotated[
+        int | None, typer.Option(min=1, help="Sensor height, where the file does not say it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a recording through a model; the same results every time, at any speed."""
+    from edgeperc.serve import replay as play
+    from edgeperc.serve import replay_plan
+    from edgeperc.table import run_report
+
+    options = {
+        "start_s": start_s or None,
+        "duration_s": duration_s,
+        "width_px": width_px,
+        "height_px": height_px,
+    }
+    plan = replay_plan(
+        recording,
+        model=model,
+        app=app_name,
+        out=out,
+        listen=listen,
+        sensor={key: value for key, value in options.items() if value is not None},
+    )
+    console = Console(stderr=as_json)
+    run = play(plan, speed=_speed(speed), out=out, console=console)
+    if as_json:
+        _print_json(run_report(run))
+    elif out:
+        console.print(f"written to {out}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    as_json: AsJson = False,
+) -> None:
+    """Open everything that an app names, run it for two seconds and say what is wrong."""
+    from edgeperc.serve import check as run_check
+    from edgeperc.serve import trouble
+    from edgeperc.table import run_report, run_table
+
+    run = run_check(name)
+    found = trouble(run)
+    if as_json:
+        _print_json({**run_report(run), "trouble": found})
+    else:
+        Console().print(run_table(run))
+    _fail_on(found)
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(metavar="[HOST:PORT]")] = "127.0.0.1:50051",
+    duration_s: Seconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the results of a running daemon, here or on another machine."""
+    from edgeperc.watch import watch as look
+
+    look(address, as_json=as_json, duration_s=duration_s)
+
+
+@app.command()
+def devices(as_json: AsJson = False) -> None:
+    """List the rigs that can be named in an app, and the event cameras on USB."""
+    from edgeperc import places
+    from edgeperc.config import Rig, load
+    from edgeperc.drivers.event_camera import list_cameras
+
+    rows = [
+        {"name": name, "summary": load(path, Rig).summary, "file": str(path)}
+        for name, path in places.names("devices").items()
+    ]
+    cameras = list_cameras()
+    if as_json:
+        _print_json({"rigs": rows, "cameras": cameras})
+    else:
+        _print_rows("rig", rows)
+        Console().print("\n".join(["", "[bold]event cameras[/bold]", *map(str, cameras)]))
+
+
+@app.command()
+def apps(as_json: AsJson = False) -> None:
+    """List the apps that `serve`, `check` and `replay --app` can run."""
+    from edgeperc import places
+    from edgeperc.config import App, load
+
+    rows = [
+        {"name": name, "summary": load(path, App).summary, "file": str(path)}
+        for name, path in places.names("apps").items()
+    ]
+    _print_json(rows) if as_json else _print_rows("app", rows)
+
+
+@models.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the models, and whether their files are here."""
+    from edgeperc import places
+
+    found = [places.find_card(name) for name in places.names("models")]
+    rows = [
+        {
+            "name": model.card.name,
+            "ready": model.complete,
+            "summary": model.card.summary,
+            "licence": model.card.licence,
+            "folder": str(model.folder),
+        }
+        for model in found
+    ]
+    _print_json(rows) if as_json else _print_rows("model", rows)
+
+
+@models.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="Model by name or folder.")], as_json: AsJson = False
+) -> None:
+    """Show a model's card: task, input, classes, accuracy and where it comes from."""
+    import msgspec
+
+    from edgeperc import places
+
+    model = places.find_card(name)
+    card = {**msgspec.to_builtins(model.card), "folder": str(model.folder), "ready": model.complete}
+    if as_json:
+        _print_json(card)
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for key, value in card.items():
+            if value not in (None, "", [], ()):
+                table.add_row(f"[bold]{key}[/bold]", _in_words(value))
+        Console().print(table)
+
+
+@models.command("import")
+def models_import(
+    name: Annotated[str, typer.Argument(help="Model whose card describes the checkpoint.")],
+    checkpoint: Annotated[Path, typer.Option(help="Weights in the official layout, a .pth file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
+) -> None:
+    """Convert official training weights into a folded, pruned network that the daemon runs."""
+    from edgeperc import places
+
+    export = _offline("export")
+    card = places.find_card(name).card
+    folder = out or places.data_home() / "models" / card.name
+    report = export.import_checkpoint(card, checkpoint, folder)
+    Console().print(report.summary())
+    Console().print(f"written to {folder}; use it: edgeperc replay RECORDING --model {card.name}")
+
+
+@models.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="Model whose card names URLs.")],
+) -> None:
+    """Download a model's files by URL, resume, and check their sha256."""
+    from edgeperc import places
+    from edgeperc.fetch import pull
+
+    card = places.find_card(name).card
+    folder = places.data_home() / "models" / card.name
+    pull(card, folder)
+    Console().print(f"written to {folder}")
+
+
+def _offline(module: str) -> Any:
+    """A module of edgeperc.offline; an error that names the extra where torch is missing."""
+    import importlib
+
+    try:
+        return importlib.import_module(f"edgeperc.offline.{module}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("edgeperc"):
+            raise
+        raise ConfigError(
+            f"this needs {error.name}, which is not installed",
+            hint="pip install 'edgeperc[offline]'",
+        ) from error
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise ConfigError(f"--speed {text}: must be a number above 0, or max")
+    return speed
+
+
+def _fail_on(errors: Sequence[str]) -> None:
+    for error in errors:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(error)}", highlight=False)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} = {v}" for k, v in value.items() if v not in (None, "", 0))
+    if isinstance(value, list | tuple):
+        parts = [_in_words(part) for part in value]
+        return ("\n" if any(isinstance(part, dict) for part in value) else ", ").join(parts)
+    return str(value)
+
+
+def _print_rows(what: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0] if rows else [what]:
+        table.add_column(what if column == "name" else column)
+    for row in rows:
+        cells = ({True: "yes", False: "no"}.get(v, str(v)) for v in row.values())
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Run the command line; mistakes are one line and exit code 2, without a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except EdgepercError as error:
+        code = _complain(str(error), error.hint, error.exit_code)
+        if "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]:
+            raise
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        # typer's usage errors have no common public base class, but they can format themselves.
+        if not hasattr(error, "format_message"):
+            raise
+        code = _complain(error.format_message(), "see edgeperc --help", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[red]error:[/red] {escape(message)}")
+    if hint:
+        console.print(f"[cyan]hint:[/cyan] {escape(hint)}")
+    return code

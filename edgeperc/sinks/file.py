@@ -1,0 +1,66 @@
+"""Results in a folder: `results.jsonl`, one line a result, and label maps as PNG."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import msgspec
+
+from edgeperc.errors import ConfigError
+from edgeperc.result import Inventory, LabelMap, Result
+
+
+class File:
+    """Writes results into a folder that is new or empty.
+
+    `labels/<end_us>.png` holds uint8 class indices in the sensor's own pixels, 255 where the
+    network did not look; with several models in one run, `labels/<model>/<end_us>.png`. A line of
+    results.jsonl has source, seq, start_us, end_us, model, latency_ms and file. Raises ConfigError
+    if the folder holds an earlier run.
+    """
+
+    def __init__(self, folder: str, *, inventory: Inventory) -> None:
+        self.where = folder
+        self._root = Path(folder)
+        if self._root.exists() and (not self._root.is_dir() or any(self._root.iterdir())):
+            raise ConfigError(f"{folder}: is not an empty folder", hint="name a new one")
+        self._by_model = len(inventory.models) > 1
+        (self._root / "labels").mkdir(parents=True, exist_ok=True)
+        self._lines = (self._root / "results.jsonl").open("wb")
+        self._lock = threading.Lock()
+
+    def write(self, result: Result) -> None:
+        """Write one result; a label map's file is complete before its line appears."""
+        stamp = result.stamp
+        line = {
+            "source": stamp.source,
+            "seq": stamp.seq,
+            "start_us": stamp.start_ns // 1000,
+            "end_us": stamp.end_ns // 1000,
+            "model": result.model.name,
+            "latency_ms": round(result.timings.total_ns * 1e-6, 3),
+        }
+        if isinstance(result, LabelMap):
+            line["file"] = self._write_labels(result)
+        with self._lock:
+            if not self._lines.closed:
+                self._lines.write(msgspec.json.encode(line) + b"\n")
+
+    def close(self) -> None:
+        """Flush and release; may be called twice."""
+        with self._lock:
+            self._lines.close()
+
+    def _write_labels(self, result: LabelMap) -> str:
+        folder = f"labels/{result.model.name}" if self._by_model else "labels"
+        name = f"{folder}/{result.stamp.end_ns // 1000}.png"
+        path = self._root / name
+        path.parent.mkdir(exist_ok=True)
+        # Level 1: label maps compress well at once, and this runs in the pipeline's thread.
+        encoded, png = cv2.imencode(".png", result.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        if not encoded:
+            raise OSError(f"{path}: cannot encode the label map")
+        path.write_bytes(png.tobytes())
+        return name
