@@ -56,15 +56,15 @@ SINKS = {
 TABLES: dict[Kind, dict[str, Builtin]] = {"driver": DRIVERS, "sink": SINKS}
 
 
-def build(
+def prepare(
     table: Mapping[str, Any],
     *,
     kind: Kind,
     where: str,
     folder: Path,
     injected: Mapping[str, Any],
-) -> Any:
-    """Construct the driver or sink that `table` describes.
+) -> Callable[[], Any]:
+    """Check a driver's or sink's table; the answer constructs it, as often as it is called.
 
     table: the TOML table; its `driver` or `kind` key names the class, the others are its keyword
     arguments. where: file and table, for error messages. folder: what `./file.py` is relative to.
@@ -81,10 +81,14 @@ def build(
     checked = msgspec.structs.asdict(convert(options, schema, where=where))
     wanted = inspect.signature(constructor).parameters
     extras = {name: value for name, value in injected.items() if name in wanted}
-    try:
-        return constructor(**checked, **extras)
-    except ModuleNotFoundError as error:
-        raise _missing_library(name, kind, error) from error
+
+    def construct() -> Any:
+        try:
+            return constructor(**checked, **extras)
+        except ModuleNotFoundError as error:
+            raise _missing_library(name, kind, error) from error
+
+    return construct
 
 
 def resolve(name: str, *, kind: Kind, where: str, folder: Path) -> Callable[..., Any]:

@@ -21,13 +21,13 @@ class Lidar:
 
 
 def build(table: dict[str, Any], folder: Path) -> Any:
-    return plugin.build(
+    return plugin.prepare(
         table,
         kind="driver",
         where="devices/rig.toml [sensors.top]",
         folder=folder,
         injected={"name": "top", "clock": object()},
-    )
+    )()
 
 
 @pytest.fixture
