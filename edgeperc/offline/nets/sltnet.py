@@ -4,7 +4,7 @@ A voxel grid (B, bins, H, W) goes in, class logits (B, classes, H, W) come out. 
 (the published setting) nothing persists between calls and a neuron is `x > 0.5`: a convolutional
 network with binary activations. The bins are channels, not time steps.
 
-Source: Zhu et al., "SLTNet", IROS 2025, arXiv 2412.12843; layer details read in the published
+Source: Zhu et al., "SLTNet", IROS 2025, arXiv 2412.12843; layer details after the published
 repository (longxianlei/SLTNet-v1.0). What differs on purpose: `RepConv` pads before its first
 convolution, which is the same function at inference.
 """
@@ -12,97 +12,17 @@ convolution, which is the same function at inference.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeperc.errors import ModelError
+from edgeperc.offline.nets.lif import LIF
 
 EARLY_LOSS_WEIGHT = 0.4
 """Weight of the early head's loss beside 1.0 of the main one."""
-
-Surrogate = Callable[[Tensor], Tensor]
-"""Derivative of a spike by its membrane potential, as a function of (potential - threshold)."""
-
-
-def tanh_surrogate(distance: Tensor) -> Tensor:
-    """The published one: slope of a tanh scaled to run from 0 to 1 within 0.5 of the threshold."""
-    slope = 3 * (1 - torch.tanh(3 * distance) ** 2) / (2 * math.tanh(1.5))
-    return slope * (distance.abs() <= 0.5)
-
-
-def sigmoid_surrogate(distance: Tensor, steepness: float = 4.0) -> Tensor:
-    """Slope of sigmoid(steepness * distance): never exactly zero."""
-    rise = torch.sigmoid(steepness * distance)
-    return steepness * rise * (1 - rise)
-
-
-class _Fire(torch.autograd.Function):
-    """1.0 where u > threshold (>= if inclusive); the gradient is the surrogate's."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, u: Tensor, threshold: float, inclusive: bool, surrogate: Surrogate
-    ) -> Tensor:
-        ctx.save_for_backward(u)
-        ctx.threshold, ctx.surrogate = threshold, surrogate
-        return (u >= threshold if inclusive else u > threshold).to(u.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (u,) = ctx.saved_tensors
-        return grads[0] * ctx.surrogate(u - ctx.threshold), None, None, None
-
-
-_fire: Callable[..., Tensor] = _Fire.apply
-
-
-class LIF(nn.Module):
-    """Leaky integrate-and-fire neurons with a hard reset.
-
-    With u the membrane potential above `reset`, per time step: `u = decay * u + gain * x`, a spike
-    where `reset + u > threshold` (`>=` if inclusive), then u = 0 where it spiked.
-
-    spikingjelly's LIFNode is `decay = 1 - 1 / tau`, `gain = 1 / tau` (1 without decay_input) and
-    `inclusive`. x and the result: (time_steps * B, ...), time outermost.
-    """
-
-    def __init__(
-        self,
-        *,
-        time_steps: int = 1,
-        decay: float = 0.25,
-        gain: float = 1.0,
-        threshold: float = 0.5,
-        reset: float = 0.0,
-        inclusive: bool = False,
-        detach_reset: bool = False,
-        surrogate: Surrogate = tanh_surrogate,
-    ) -> None:
-        super().__init__()
-        self.time_steps = time_steps
-        self.decay, self.gain = decay, gain
-        self.threshold, self.reset = threshold, reset
-        self.inclusive, self.detach_reset = inclusive, detach_reset
-        self.surrogate = surrogate
-
-    def forward(self, x: Tensor) -> Tensor:
-        drives = (x if self.gain == 1 else self.gain * x).chunk(self.time_steps)
-        u = drives[0]
-        spikes = [self._fire(u)]
-        for drive in drives[1:]:
-            fired = spikes[-1].detach() if self.detach_reset else spikes[-1]
-            u = self.decay * (1 - fired) * u + drive
-            spikes.append(self._fire(u))
-        return torch.cat(spikes) if len(spikes) > 1 else spikes[0]
-
-    def _fire(self, u: Tensor) -> Tensor:
-        return _fire(u, self.threshold - self.reset, self.inclusive, self.surrogate)
-
 
 Neuron = Callable[[], LIF]
 
@@ -401,13 +321,15 @@ class SLTNet(nn.Module):
         return torch.stack(logits.chunk(self.time_steps)).mean(0)
 
 
-def _quieten_residuals(module: nn.Module, scale: float = 0.1) -> None:
+def _quieten_residuals(module: nn.Module) -> None:
     """Start residual branches small: through ~40 thresholds gradients would grow tenfold."""
-    with torch.no_grad():
-        if isinstance(module, LMSB):
-            module.expand[1].weight.mul_(scale)
-        elif isinstance(module, FeatureEnhance):
-            module.mix.weight.mul_(scale)
-        elif isinstance(module, Transformer):
-            module.attention.project[-1].weight.fill_(scale)
-            module.mlp[-1].weight.fill_(scale)
+    last: list[nn.Module] = []
+    if isinstance(module, LMSB):
+        last = [module.expand[1]]
+    elif isinstance(module, FeatureEnhance):
+        last = [module.mix]
+    elif isinstance(module, Transformer):
+        last = [module.attention.project[-1], module.mlp[-1]]
+    for layer in last:
+        weight = layer.get_parameter("weight")
+        weight.data.mul_(0.1)

@@ -1,0 +1,154 @@
+"""The published SLTNet checkpoint's names for our layers; a load accounts for every key."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from edgeperc.errors import ModelError
+from edgeperc.offline.checkpoint import Weights
+from edgeperc.offline.nets.sltnet import SLTNet
+
+NEVER_CALLED = re.compile(
+    r"transformer[12]\.attn[23]\."
+    r"|PA[12]\."
+    r"|DAB_Block_\d\.DAB_Module_\d_\d\.conv3x3_[12]\."
+    r"|downsample_[123]\.bnlif\."
+    r"|upsample_[123]\.bn\."
+)
+"""Layers that the published code builds, saves and never calls."""
+
+
+def load_sltnet(weights: Weights) -> SLTNet:
+    """Build the network that a checkpoint was trained as, in evaluation mode.
+
+    Reads the published layout and that of `edgeperc train`. Raises ModelError naming the first
+    key that is missing, unknown, of the wrong shape or not finite.
+    """
+    if weights.arch:
+        net, state = _network(weights.arch), weights.state
+    else:
+        net, state = _published(weights.state)
+    own = net.state_dict()
+    _require(sorted(own.keys() - state.keys()), "lacks")
+    _require(sorted(state.keys() - own.keys()), "has an unknown key")
+    net.load_state_dict({key: _fitting(key, state[key], own[key]) for key in own})
+    return net.eval()
+
+
+def _network(arch: dict[str, object]) -> SLTNet:
+    try:
+        return SLTNet(**arch)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"checkpoint: arch {arch} does not describe an SLTNet: {error}") from None
+
+
+def _published(state: dict[str, Tensor]) -> tuple[SLTNet, dict[str, Tensor]]:
+    """The network of a published checkpoint, and its tensors by our names."""
+    first, last = "init_conv.0.conv.weight", "classifier.0.conv.weight"
+    _require([key for key in (first, last) if key not in state], "lacks")
+    width, bins = state[first].shape[:2]
+    modules = published_modules()
+    ours, unknown = {}, []
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        if module in modules:
+            ours[f"{modules[module]}.{leaf}"] = value
+        elif not NEVER_CALLED.match(key):
+            unknown.append(key)
+    _require(unknown, "has an unknown key")
+    return SLTNet(state[last].shape[0], bins=bins, width=width), ours
+
+
+def _fitting(key: str, value: Tensor, own: Tensor) -> Tensor:
+    # The published MLP has Conv1d weights (128, 32, 1) where ours are (128, 32, 1, 1).
+    if value.squeeze().shape != own.squeeze().shape:
+        raise ModelError(f"checkpoint: {key} is {tuple(value.shape)}, must be {tuple(own.shape)}")
+    if not torch.isfinite(value).all():
+        raise ModelError(f"checkpoint: {key} holds values that are not finite")
+    return value.reshape(own.shape)
+
+
+def _require(keys: list[str], what: str) -> None:
+    if keys:
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise ModelError(
+            f"checkpoint {what} {keys[0]}{more}",
+            hint="Is this an SLTNet checkpoint of the layout that the model card names?",
+        )
+
+
+def published_modules() -> dict[str, str]:
+    """Published module path -> ours, for every module that is called."""
+    names = {
+        **_conv_bn("init_conv.0", "stem.0"),
+        **_conv_bn("init_conv.1", "stem.1"),
+        "init_conv.2.conv": "stem.2",
+        "bn_lif_1.bn": "stem.3.bn",
+        "bn_lif_5.bn": "up1.after.bn",
+        "bn_lif_6.bn": "up2.after.bn",
+        "bn_lif_7.bn": "head_lif.bn",
+        "PA3.conv": "up3.after.conv",
+        "classifier.0.conv": "classifier",
+    }
+    for i in (1, 2, 3):
+        names[f"downsample_{i}.conv3x3.conv"] = f"stage{i}.0.conv"
+        names[f"bn_lif_{i + 1}.bn"] = f"stage{i}.4.bn"
+        for j in range(3):
+            names |= _lmsb(f"DAB_Block_{i}.DAB_Module_{i}_{j}", f"stage{i}.{j + 1}")
+        names |= _lmsb(f"DAB_Block_{i + 3}.DAB_Module_{i + 3}_0", f"up{i}.block")
+        names[f"upsample_{i}.conv"] = f"up{i}.conv"
+        names |= _skip(i)
+    for i in (1, 2):
+        names |= _transformer(f"transformer{i}", f"transformers.{i - 1}")
+    return names
+
+
+def _conv_bn(theirs: str, ours: str) -> dict[str, str]:
+    return {f"{theirs}.conv": f"{ours}.conv", f"{theirs}.bn_lif.bn": f"{ours}.bn"}
+
+
+def _lmsb(theirs: str, ours: str) -> dict[str, str]:
+    return {
+        f"{theirs}.bn_lif_1.bn": f"{ours}.reduce.0.bn",
+        f"{theirs}.conv1x1_in.conv": f"{ours}.reduce.1",
+        **_conv_bn(f"{theirs}.conv3x1", f"{ours}.reduce.2"),
+        **_conv_bn(f"{theirs}.conv1x3", f"{ours}.reduce.3"),
+        **_conv_bn(f"{theirs}.dconv3x1", f"{ours}.near.0"),
+        **_conv_bn(f"{theirs}.dconv1x3", f"{ours}.near.1"),
+        f"{theirs}.ca11.conv": f"{ours}.near.2.conv",
+        **_conv_bn(f"{theirs}.ddconv3x1", f"{ours}.far.0"),
+        **_conv_bn(f"{theirs}.ddconv1x3", f"{ours}.far.1"),
+        f"{theirs}.ca22.conv": f"{ours}.far.2.conv",
+        f"{theirs}.bn_lif_2.bn": f"{ours}.expand.0.bn",
+        f"{theirs}.conv1x1.conv": f"{ours}.expand.1",
+    }
+
+
+def _skip(i: int) -> dict[str, str]:
+    return {
+        **_conv_bn(f"LC{i}.dconv3x1", f"skip{i}.0"),
+        **_conv_bn(f"LC{i}.dconv1x3", f"skip{i}.1"),
+        **_conv_bn(f"FE{i}.conv1x1_1", f"skip{i}.2.channel_gate.1"),
+        f"FE{i}.conv1x1_2.conv": f"skip{i}.2.channel_gate.2",
+        f"FE{i}.conv3x3.conv": f"skip{i}.2.pixel_gate.0",
+        f"FE{i}.bn": f"skip{i}.2.pixel_gate.1",
+        f"FE{i}.conv1x1.conv": f"skip{i}.2.mix",
+    }
+
+
+def _transformer(theirs: str, ours: str) -> dict[str, str]:
+    names = {
+        f"{theirs}.mlp.fc1_conv": f"{ours}.mlp.1",
+        f"{theirs}.mlp.fc1_bn": f"{ours}.mlp.2",
+        f"{theirs}.mlp.fc2_conv": f"{ours}.mlp.4",
+        f"{theirs}.mlp.fc2_bn": f"{ours}.mlp.5",
+    }
+    layers = ("0.body.0", "0.body.1.bn", "0.body.2.0", "0.body.2.1", "0.body.2.2", "1")
+    branches = (("q_conv", "q.0"), ("k_conv", "k.0"), ("v_conv", "v.0"), ("proj_conv", "project"))
+    for branch, own in branches:
+        for index, layer in enumerate(layers, start=1):
+            names[f"{theirs}.attn1.{branch}.{layer}"] = f"{ours}.attention.{own}.{index}"
+    return names
