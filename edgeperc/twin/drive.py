@@ -1,0 +1,112 @@
+"""A drive through the street with both sensors on one clock, and the truth about each pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.packet import Events, Frame, Stamp
+from edgeperc.twin.event_sensor import EventSensor, Pixel
+from edgeperc.twin.render import Camera, Painter
+from edgeperc.twin.street import Street
+
+STEP_US = 10_000
+"""Longest time between two rendered pictures; the brightness in between is interpolated."""
+WARM_UP_US = 20_000
+"""Events of this time before a sample are thrown away, so that no pixel starts afresh in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One window with its answer. labels: (H, W) uint8 classes at the window's end."""
+
+    events: Events
+    frame: Frame
+    labels: NDArray[np.uint8]
+
+
+class Drive:
+    """Camera and event sensor moving through the street of a seed, one step at a time."""
+
+    def __init__(
+        self, seed: int, *, camera: Camera, pixel: Pixel, name: str = "twin", start_us: int = 0
+    ) -> None:
+        self.name, self.time_us = name, start_us
+        self._street = Street(seed)
+        self._painter = Painter(camera, self._street.stock.atlas, self._street.stock.noise)
+        rng = np.random.default_rng((seed, 0, start_us))
+        self._luminance = self._look(start_us)
+        self._sensor = EventSensor(pixel, rng, self._luminance)
+        self._packets = 0
+        self._frames = 0
+
+    def step(self, until_us: int) -> Events:
+        """Move on to a time; returns the events on the way."""
+        stamp = Stamp(
+            source=self.name,
+            seq=self._packets,
+            start_ns=1000 * self.time_us,
+            end_ns=1000 * until_us,
+        )
+        self._luminance = self._look(until_us)
+        self.time_us = until_us
+        self._packets += 1
+        return self._sensor.step(self._luminance, stamp)
+
+    def frame(self) -> Frame:
+        """The picture at the present time; the exposure is taken to be very short."""
+        stamp = Stamp(
+            source=self.name,
+            seq=self._frames,
+            start_ns=1000 * self.time_us,
+            end_ns=1000 * self.time_us,
+        )
+        self._frames += 1
+        image = 255 * np.sqrt(np.clip(self._luminance, 0, 1))
+        return Frame(stamp=stamp, image=image.astype(np.uint8))
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Classes at the present time, (H, W) uint8 index into `render.CLASSES`."""
+        return self._painter.labels()
+
+    def _look(self, time_us: int) -> NDArray[np.float32]:
+        return self._painter.paint(self._street.scene(time_us * 1e-6))
+
+
+def samples(
+    seed: int,
+    *,
+    count: int,
+    window_us: int = 50_000,
+    stride_us: int = 500_000,
+    camera: Camera,
+    pixel: Pixel | None = None,
+) -> Iterator[Sample]:
+    """Windows of events with frame and truth, `stride_us` apart, along the street of one seed."""
+    for k in range(count):
+        start_us = k * stride_us
+        drive = Drive(seed, camera=camera, pixel=pixel or Pixel(), start_us=start_us)
+        drive.step(start_us + WARM_UP_US)
+        yield Sample(events=_window(drive, window_us), frame=drive.frame(), labels=drive.labels())
+
+
+def _window(drive: Drive, window_us: int) -> Events:
+    """Events of the next `window_us` in one piece."""
+    start_us, steps = drive.time_us, math.ceil(window_us / STEP_US)
+    parts = [drive.step(start_us + round((k + 1) * window_us / steps)) for k in range(steps)]
+    stamp = Stamp(
+        source=drive.name, seq=0, start_ns=1000 * start_us, end_ns=1000 * (start_us + window_us)
+    )
+    return Events(
+        stamp=stamp,
+        t=np.concatenate([part.t for part in parts]),
+        x=np.concatenate([part.x for part in parts]),
+        y=np.concatenate([part.y for part in parts]),
+        p=np.concatenate([part.p for part in parts]),
+        width_px=parts[0].width_px,
+        height_px=parts[0].height_px,
+    )
