@@ -1,0 +1,159 @@
+"""Results to messages and back: the only place where both vocabularies meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from edgeperc.errors import DataError
+from edgeperc.packet import Stamp
+from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
+from edgeperc.result import (
+    Detections,
+    LabelMap,
+    ModelRef,
+    Result,
+    Timings,
+    decode_rle,
+    encode_rle,
+)
+
+ZSTD_LEVEL = 1  # on label maps the higher levels cost time and save nothing
+MAX_PIXELS = 1 << 28
+"""A message that claims a larger label map is damaged; nothing is allocated for it."""
+
+T = TypeVar("T")
+
+
+def to_message(result: Result, encoding: pb.MaskEncoding, *, published_ns: int = 0) -> pb.Result:
+    """Say `result` on the wire. `encoding`: RAW, ZSTD or RLE, for the labels of a label map."""
+    message = pb.Result(
+        stamp=as_message(pb.Stamp, result.stamp),
+        model=as_message(pb.ModelRef, result.model),
+        timings=as_message(pb.Timings, result.timings),
+    )
+    message.timings.published_ns = published_ns
+    if isinstance(result, LabelMap):
+        message.label_map.CopyFrom(_label_map_message(result, encoding))
+    else:
+        message.detections.CopyFrom(_detections_message(result))
+    return message
+
+
+def from_message(message: pb.Result) -> Result:
+    """Inverse of `to_message`; arrays are read-only. Raises DataError on a damaged message."""
+    about: dict[str, Any] = {
+        "stamp": as_dataclass(Stamp, message.stamp),
+        "model": as_dataclass(ModelRef, message.model),
+        "timings": as_dataclass(Timings, message.timings),
+    }
+    kind = message.WhichOneof("body")
+    if kind == "label_map":
+        labels = _read_only(_decode_labels(message.label_map))
+        return LabelMap(labels=labels, classes=tuple(message.label_map.classes), **about)
+    if kind == "detections":
+        return Detections(**_detection_arrays(message.detections), **about)
+    raise DataError(
+        "the daemon sent a kind of result that this version does not know",
+        hint="install the daemon's version of edgeperc here, too.",
+    )
+
+
+def as_message(kind: type[T], value: Any) -> T:
+    """Message of `kind` from a dataclass with fields of the same names."""
+    return kind(**{field.name: getattr(value, field.name) for field in fields(value)})
+
+
+def as_dataclass(kind: type[T], message: Any) -> T:
+    """Dataclass of `kind` from a message with fields of the same names."""
+    return kind(**{field.name: getattr(message, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def _label_map_message(result: LabelMap, encoding: pb.MaskEncoding) -> pb.LabelMap:
+    height, width = result.labels.shape
+    return pb.LabelMap(
+        width=width,
+        height=height,
+        encoding=encoding,
+        data=_encode_labels(result.labels, encoding),
+        classes=result.classes,
+    )
+
+
+def _encode_labels(labels: NDArray[np.uint8], encoding: pb.MaskEncoding) -> bytes:
+    if encoding == pb.MASK_ENCODING_RAW:
+        return labels.tobytes()
+    if encoding == pb.MASK_ENCODING_ZSTD:
+        return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(labels.tobytes())
+    if encoding == pb.MASK_ENCODING_RLE:
+        return encode_rle(labels)
+    raise ValueError(f"mask encoding {encoding} is not RAW, ZSTD or RLE")
+
+
+def _decode_labels(message: pb.LabelMap) -> NDArray[np.uint8]:
+    height, width, size = message.height, message.width, message.height * message.width
+    try:
+        if size > MAX_PIXELS:
+            raise ValueError("too large")
+        if message.encoding == pb.MASK_ENCODING_RLE:
+            return decode_rle(message.data, height_px=height, width_px=width)
+        data = message.data
+        if message.encoding == pb.MASK_ENCODING_ZSTD:
+            data = _decompress(data, size)
+        elif message.encoding != pb.MASK_ENCODING_RAW:
+            raise ValueError(f"unknown encoding {message.encoding}")
+        return np.frombuffer(data, np.uint8).reshape(height, width)
+    except (ValueError, zstandard.ZstdError) as error:
+        raise DataError(f"label map of {width} × {height} pixels is damaged: {error}") from error
+
+
+def _decompress(data: bytes, size: int) -> bytes:
+    # A frame that states its own size is believed by zstandard, whatever max_output_size says.
+    if zstandard.frame_content_size(data) not in (size, -1):
+        raise ValueError(f"does not hold {size} bytes")
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+
+
+def _detections_message(result: Detections) -> pb.Detections:
+    message = pb.Detections(classes=result.classes)
+    for index, box in enumerate(result.boxes.tolist()):
+        message.detections.add(
+            box=_box_message(box),
+            score=float(result.scores[index]),
+            class_id=int(result.class_ids[index]),
+            variance=None
+            if result.variance is None
+            else _box_message(result.variance[index].tolist()),
+        )
+    return message
+
+
+def _box_message(edges: Sequence[float]) -> pb.Box:
+    return pb.Box(x_min=edges[0], y_min=edges[1], x_max=edges[2], y_max=edges[3])
+
+
+def _detection_arrays(message: pb.Detections) -> dict[str, Any]:
+    found = message.detections
+    has_variance = bool(found) and all(each.HasField("variance") for each in found)
+    return {
+        "boxes": _edges([each.box for each in found]),
+        "scores": _read_only(np.array([each.score for each in found], np.float32)),
+        "class_ids": _read_only(np.array([each.class_id for each in found], np.int64)),
+        "classes": tuple(message.classes),
+        "variance": _edges([each.variance for each in found]) if has_variance else None,
+    }
+
+
+def _edges(boxes: Sequence[pb.Box]) -> NDArray[np.float32]:
+    rows = [(box.x_min, box.y_min, box.x_max, box.y_max) for box in boxes]
+    return _read_only(np.array(rows, np.float32).reshape(-1, 4))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array

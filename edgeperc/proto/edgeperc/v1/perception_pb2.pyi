@@ -1,0 +1,177 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class MaskEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_ENCODING_UNSPECIFIED: _ClassVar[MaskEncoding]
+    MASK_ENCODING_RAW: _ClassVar[MaskEncoding]
+    MASK_ENCODING_ZSTD: _ClassVar[MaskEncoding]
+    MASK_ENCODING_RLE: _ClassVar[MaskEncoding]
+MASK_ENCODING_UNSPECIFIED: MaskEncoding
+MASK_ENCODING_RAW: MaskEncoding
+MASK_ENCODING_ZSTD: MaskEncoding
+MASK_ENCODING_RLE: MaskEncoding
+
+class SubscribeRequest(_message.Message):
+    __slots__ = ("source", "encoding", "delivery")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    encoding: MaskEncoding
+    delivery: DeliveryPolicy
+    def __init__(self, source: _Optional[str] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., delivery: _Optional[_Union[DeliveryPolicy, _Mapping]] = ...) -> None: ...
+
+class DeliveryPolicy(_message.Message):
+    __slots__ = ("mode", "depth", "max_rate_hz")
+    class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        MODE_UNSPECIFIED: _ClassVar[DeliveryPolicy.Mode]
+        MODE_LATEST: _ClassVar[DeliveryPolicy.Mode]
+        MODE_QUEUE: _ClassVar[DeliveryPolicy.Mode]
+    MODE_UNSPECIFIED: DeliveryPolicy.Mode
+    MODE_LATEST: DeliveryPolicy.Mode
+    MODE_QUEUE: DeliveryPolicy.Mode
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
+    mode: DeliveryPolicy.Mode
+    depth: int
+    max_rate_hz: float
+    def __init__(self, mode: _Optional[_Union[DeliveryPolicy.Mode, str]] = ..., depth: _Optional[int] = ..., max_rate_hz: _Optional[float] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("stamp", "model", "label_map", "detections", "timings", "dropped_before")
+    STAMP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_MAP_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    stamp: Stamp
+    model: ModelRef
+    label_map: LabelMap
+    detections: Detections
+    timings: Timings
+    dropped_before: int
+    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
+
+class Stamp(_message.Message):
+    __slots__ = ("source", "seq", "start_ns", "end_ns")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    START_NS_FIELD_NUMBER: _ClassVar[int]
+    END_NS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    seq: int
+    start_ns: int
+    end_ns: int
+    def __init__(self, source: _Optional[str] = ..., seq: _Optional[int] = ..., start_ns: _Optional[int] = ..., end_ns: _Optional[int] = ...) -> None: ...
+
+class ModelRef(_message.Message):
+    __slots__ = ("name", "sha256", "engine", "provider", "precision")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    engine: str
+    provider: str
+    precision: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., engine: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
+
+class LabelMap(_message.Message):
+    __slots__ = ("width", "height", "encoding", "data", "classes")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    encoding: MaskEncoding
+    data: bytes
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., data: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Detections(_message.Message):
+    __slots__ = ("detections", "classes")
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    detections: _containers.RepeatedCompositeFieldContainer[Detection]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Detection(_message.Message):
+    __slots__ = ("box", "score", "class_id", "variance")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    VARIANCE_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    score: float
+    class_id: int
+    variance: Box
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., score: _Optional[float] = ..., class_id: _Optional[int] = ..., variance: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("x_min", "y_min", "x_max", "y_max")
+    X_MIN_FIELD_NUMBER: _ClassVar[int]
+    Y_MIN_FIELD_NUMBER: _ClassVar[int]
+    X_MAX_FIELD_NUMBER: _ClassVar[int]
+    Y_MAX_FIELD_NUMBER: _ClassVar[int]
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    def __init__(self, x_min: _Optional[float] = ..., y_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("wait_ns", "represent_ns", "infer_ns", "total_ns", "published_ns")
+    WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    REPRESENT_NS_FIELD_NUMBER: _ClassVar[int]
+    INFER_NS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_NS_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_NS_FIELD_NUMBER: _ClassVar[int]
+    wait_ns: int
+    represent_ns: int
+    infer_ns: int
+    total_ns: int
+    published_ns: int
+    def __init__(self, wait_ns: _Optional[int] = ..., represent_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., total_ns: _Optional[int] = ..., published_ns: _Optional[int] = ...) -> None: ...
+
+class ListSourcesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSourcesResponse(_message.Message):
+    __slots__ = ("sources",)
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("name", "driver")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    driver: str
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelRef]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelRef, _Mapping]]] = ...) -> None: ...

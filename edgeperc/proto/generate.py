@@ -1,0 +1,48 @@
+"""Make the committed stubs from the .proto files: `make proto`, with grpcio-tools of [dev].
+
+grpcio-tools is pinned at 1.72.2, which writes code for protobuf 6: that imports under protobuf 6
+and 7, where newer generators ask their users for protobuf 7.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edgeperc.errors import EdgepercError
+
+ROOT = Path(__file__).parent
+PROTO = "edgeperc/v1/perception.proto"
+
+
+def generate(folder: Path) -> list[Path]:
+    """Write the stubs below `folder`; returns their paths. Raises EdgepercError if protoc fails."""
+    try:
+        from grpc_tools import protoc  # type: ignore[import-untyped]
+    except ImportError:
+        raise EdgepercError(
+            "generating stubs needs grpcio-tools: pip install 'edgeperc[dev]'"
+        ) from None
+    outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
+    if protoc.main(["protoc", f"--proto_path={ROOT}", *outputs, PROTO]) != 0:
+        raise EdgepercError(f"protoc does not accept {ROOT / PROTO}")
+    stem = folder / PROTO.removesuffix(".proto")
+    stubs = [stem.with_name(stem.name + end) for end in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")]
+    _import_from_here(stubs[-1])
+    return stubs
+
+
+def _import_from_here(stub: Path) -> None:
+    """Mend one line: protoc takes the .proto root for an entry of sys.path; ours is a package."""
+    text = stub.read_text(encoding="utf-8")
+    stub.write_text(
+        text.replace("from edgeperc.v1 import", "from edgeperc.proto.edgeperc.v1 import"),
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    try:
+        print(*generate(ROOT), sep="\n")
+    except EdgepercError as error:
+        sys.exit(f"error: {error}")

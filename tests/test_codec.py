@@ -1,0 +1,126 @@
+"""Results survive the wire in every encoding; damaged messages are DataErrors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+
+from edgeperc.errors import DataError
+from edgeperc.packet import Stamp
+from edgeperc.proto.codec import from_message, to_message
+from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
+from edgeperc.result import Detections, LabelMap, ModelRef, Result, Timings
+
+STAMP = Stamp(source="dvs", seq=2**40, start_ns=-5, end_ns=2**62)
+MODEL = ModelRef(name="m", sha256="ab", engine="onnxruntime", provider="cpu", precision="int8")
+TIMINGS = Timings(wait_ns=1, represent_ns=2, infer_ns=3, total_ns=4)
+ENCODINGS = (pb.MASK_ENCODING_RAW, pb.MASK_ENCODING_ZSTD, pb.MASK_ENCODING_RLE)
+
+any_labels = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=40))
+few_labels = arrays(
+    np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.sampled_from([0, 255])
+)
+
+
+def over_the_wire(result: Result, encoding: pb.MaskEncoding = pb.MASK_ENCODING_RAW) -> Result:
+    data = to_message(result, encoding).SerializeToString()
+    return from_message(pb.Result.FromString(data))
+
+
+def label_map(labels: NDArray[np.uint8]) -> LabelMap:
+    return LabelMap(
+        stamp=STAMP, labels=labels, classes=("road", "Straße"), model=MODEL, timings=TIMINGS
+    )
+
+
+@given(labels=any_labels | few_labels, encoding=st.sampled_from(ENCODINGS))
+def test_label_map_survives(labels: NDArray[np.uint8], encoding: pb.MaskEncoding) -> None:
+    before = labels.copy()
+    received = over_the_wire(label_map(labels), encoding)
+    assert isinstance(received, LabelMap)
+    np.testing.assert_array_equal(received.labels, before)
+    np.testing.assert_array_equal(labels, before)
+    assert received.labels.shape == labels.shape
+    assert not received.labels.flags.writeable
+    assert (received.stamp, received.model, received.timings, received.classes) == (
+        STAMP,
+        MODEL,
+        TIMINGS,
+        ("road", "Straße"),
+    )
+
+
+def test_label_map_that_is_a_view_survives() -> None:
+    labels = np.arange(48, dtype=np.uint8).reshape(6, 8)[::2, 1::3]
+    for encoding in ENCODINGS:
+        received = over_the_wire(label_map(labels), encoding)
+        assert isinstance(received, LabelMap)
+        np.testing.assert_array_equal(received.labels, labels)
+
+
+@given(
+    boxes=arrays(
+        np.float32, st.tuples(st.integers(0, 5), st.just(4)), elements=st.floats(width=32)
+    ),
+    with_variance=st.booleans(),
+)
+def test_detections_survive(boxes: NDArray[np.float32], with_variance: bool) -> None:
+    count = len(boxes)
+    sent = Detections(
+        stamp=STAMP,
+        boxes=boxes,
+        scores=np.linspace(0, 1, count, dtype=np.float32),
+        class_ids=np.arange(count, dtype=np.int64),
+        classes=("car",),
+        model=MODEL,
+        variance=boxes + 1 if with_variance else None,
+        timings=TIMINGS,
+    )
+    received = over_the_wire(sent)
+    assert isinstance(received, Detections)
+    for name in ("boxes", "scores", "class_ids"):
+        np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
+        assert getattr(received, name).dtype == getattr(sent, name).dtype
+    assert (received.stamp, received.model, received.timings) == (STAMP, MODEL, TIMINGS)
+    if with_variance and count:
+        np.testing.assert_array_equal(received.variance, boxes + 1)
+    else:
+        assert received.variance is None
+
+
+def test_encoding_must_be_one_of_three() -> None:
+    with pytest.raises(ValueError, match="RAW, ZSTD or RLE"):
+        to_message(label_map(np.zeros((2, 2), np.uint8)), pb.MASK_ENCODING_UNSPECIFIED)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pb.LabelMap(width=2, height=2, encoding=pb.MASK_ENCODING_RAW, data=b"123"),
+        pb.LabelMap(width=2, height=2, encoding=pb.MASK_ENCODING_UNSPECIFIED, data=b"1234"),
+        pb.LabelMap(width=2, height=2, encoding=99, data=b"1234"),  # type: ignore[arg-type]
+        pb.LabelMap(width=2, height=2, encoding=pb.MASK_ENCODING_ZSTD, data=b"1234"),
+        pb.LabelMap(width=2, height=2, encoding=pb.MASK_ENCODING_ZSTD, data=b""),
+        pb.LabelMap(
+            width=2,
+            height=2,
+            encoding=pb.MASK_ENCODING_ZSTD,
+            data=zstandard.ZstdCompressor().compress(bytes(1 << 20)),
+        ),
+        pb.LabelMap(width=2, height=2, encoding=pb.MASK_ENCODING_RLE, data=b"12345"),
+        pb.LabelMap(width=1 << 31, height=1 << 31, encoding=pb.MASK_ENCODING_RAW),
+    ],
+)
+def test_damaged_label_map_is_a_data_error(body: pb.LabelMap) -> None:
+    with pytest.raises(DataError, match="is damaged"):
+        from_message(pb.Result(label_map=body))
+
+
+def test_unknown_kind_of_result_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="kind of result"):
+        from_message(pb.Result())
