@@ -1,0 +1,317 @@
+"""THE loop: newest packet -> model -> result -> sinks.
+
+One thread reads each sensor, one runs each pipeline; an Inbox hands packets from one to the other.
+Live, the inbox holds one packet and the newest wins; in a lossless run the reader waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+from edgeperc.clock import Clock
+from edgeperc.errors import DataError, DeviceError, EdgepercError
+from edgeperc.meter import Meter, MeterSnapshot
+from edgeperc.packet import Events, Packet, Sensor
+from edgeperc.result import Model, ModelRef, Sink
+from edgeperc.validate import Counters, Validator
+from edgeperc.window import Windows
+
+log = logging.getLogger("edgeperc")
+
+_LOSSLESS_DEPTH = 4
+_MAX_BACKOFF_S = 8.0
+
+
+class Inbox:
+    """Carries packets, with their time of arrival, from a sensor's thread to a pipeline's."""
+
+    def __init__(self, meter: Meter, *, lossless: bool) -> None:
+        self._meter = meter
+        self._lossless = lossless
+        self._waiting: deque[tuple[Packet, int]] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._aborted = False
+
+    def put(self, packet: Packet) -> None:
+        """Hand a packet over; waits for room if lossless, else drops what nobody has taken yet."""
+        with self._changed:
+            if self._lossless:
+                self._changed.wait_for(
+                    lambda: len(self._waiting) < _LOSSLESS_DEPTH or self._aborted
+                )
+            elif self._waiting:
+                self._waiting.clear()
+                self._meter.dropped()
+            self._waiting.append((packet, time.perf_counter_ns()))
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """No more packets will come; those that wait are still delivered."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Stop now; those that wait are not delivered."""
+        with self._changed:
+            self._aborted = self._ended = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[tuple[Packet, int]]:
+        """Packets and their arrival (perf_counter ns), until the end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    return
+                packet, arrived_ns = self._waiting.popleft()
+                self._changed.notify_all()
+            yield packet, arrived_ns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A model, the sensor it looks at and how its packets are cut. Owned by one thread.
+
+    windows: None for a network that takes frames.
+    """
+
+    name: str
+    input: str
+    model: Model
+    ref: ModelRef
+    windows: Windows | None
+    meter: Meter = field(default_factory=Meter)
+
+    def cut(self, packet: Packet) -> Iterator[Packet]:
+        """The packets for the model that `packet` completes; of the other kind: none."""
+        if isinstance(packet, Events):
+            if self.windows:
+                yield from self.windows.push(packet)
+        elif self.windows is None:
+            yield packet
+
+
+@dataclass(kw_only=True)
+class SensorStatus:
+    """What a sensor has done so far."""
+
+    name: str
+    state: Literal["running", "lost", "ended", "failed"] = "running"
+    packets: int = 0
+    events: int = 0
+    frames: int = 0
+    error: str = ""
+    counters: Counters = field(default_factory=Counters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineStatus:
+    """What a pipeline has done so far."""
+
+    name: str
+    model: ModelRef
+    meter: MeterSnapshot
+    error: str
+
+
+class Run:
+    """Sensors, pipelines and sinks at work, from `start` to `stop` or the sensors' end.
+
+    sensors: a constructor for each, called again when a device was lost. lossless: readers wait
+    and a lost device ends its stream (replay), instead of newest wins and reconnect (live).
+    """
+
+    def __init__(
+        self,
+        *,
+        sensors: Mapping[str, Callable[[], Sensor]],
+        pipelines: Sequence[Pipeline],
+        sinks: Sequence[Sink],
+        clock: Clock,
+        validator: Callable[[], Validator],
+        lossless: bool,
+    ) -> None:
+        self._open = dict(sensors)
+        self._pipelines = tuple(pipelines)
+        self._sinks = list(sinks)
+        self._clock = clock
+        self._validator = validator
+        self._lossless = lossless
+        self._inboxes = {p.name: Inbox(p.meter, lossless=lossless) for p in pipelines}
+        self._status = {name: SensorStatus(name=name) for name in sensors}
+        self._sensors: dict[str, Sensor] = {}
+        self._errors: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._bug: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start one thread a pipeline and one a sensor."""
+        for pipeline in self._pipelines:
+            self._spawn(f"pipeline {pipeline.name}", partial(self._process, pipeline))
+        for name in self._open:
+            self._spawn(f"sensor {name}", partial(self._read, name))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            thread.join(left_s)
+        if self._bug:
+            raise self._bug
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """End every thread and close the sinks; at most about two seconds."""
+        self._stopping.set()
+        self._clock.stop()
+        for inbox in self._inboxes.values():
+            inbox.abort()
+        for sensor in list(self._sensors.values()):
+            sensor.close()
+        deadline_s = time.monotonic() + 1.5
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        for sink in self._sinks:
+            sink.close()
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """A copy of each sensor's status."""
+        return tuple(replace(status) for status in self._status.values())
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """Each pipeline's figures now."""
+        return tuple(
+            PipelineStatus(
+                name=p.name,
+                model=p.ref,
+                meter=p.meter.snapshot(),
+                error=self._errors.get(p.name, ""),
+            )
+            for p in self._pipelines
+        )
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Where to look for the results."""
+        return tuple(sink.where for sink in self._sinks if sink.where)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, one sentence each."""
+        lost = [status.error for status in self._status.values() if status.error]
+        return (*lost, *self._errors.values())
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as bug:  # handed to whoever waits, with its traceback
+                self._bug = self._bug or bug
+                for inbox in self._inboxes.values():
+                    inbox.abort()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _read(self, name: str) -> None:
+        """Read one sensor to its end, through losses and reconnections."""
+        status = self._status[name]
+        backoff_s = 0.5
+        while not self._stopping.is_set():
+            packets_before = status.packets
+            try:
+                self._read_once(name)
+                status.state = "ended"
+                break
+            except DataError as error:
+                status.state, status.error = "failed", str(error)
+                break
+            except DeviceError as error:
+                status.error = str(error)
+                if self._lossless:
+                    status.state = "failed"
+                    break
+                if status.packets > packets_before:
+                    backoff_s = 0.5
+                if status.state != "lost":
+                    log.warning("sensor '%s' lost: %s; reconnecting", name, error)
+                status.state = "lost"
+                self._stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+        for pipeline in self._fed_by(name):
+            self._inboxes[pipeline.name].end()
+
+    def _read_once(self, name: str) -> None:
+        """Open a sensor, validate its packets, cut them and hand them on."""
+        status = self._status[name]
+        validator = self._validator()
+        fed = [(p, self._inboxes[p.name]) for p in self._fed_by(name)]
+        for pipeline, _ in fed:
+            if pipeline.windows:
+                pipeline.windows.restart()
+        sensor = self._sensors[name] = self._open[name]()
+        try:
+            status.counters = validator.counters
+            for packet in validator.stream(sensor.packets()):
+                if self._stopping.is_set():
+                    return
+                if status.state == "lost":
+                    log.warning("sensor '%s' is back", name)
+                    status.error = ""
+                status.state = "running"
+                status.packets += 1
+                if isinstance(packet, Events):
+                    status.events += len(packet)
+                else:
+                    status.frames += 1
+                for pipeline, inbox in fed:
+                    for piece in pipeline.cut(packet):
+                        inbox.put(piece)
+        finally:
+            sensor.close()
+
+    def _fed_by(self, name: str) -> list[Pipeline]:
+        return [pipeline for pipeline in self._pipelines if pipeline.input == name]
+
+    def _process(self, pipeline: Pipeline) -> None:
+        """Answer for one packet after the other until the inbox ends."""
+        for packet, arrived_ns in self._inboxes[pipeline.name]:
+            started_ns = time.perf_counter_ns()
+            try:
+                result = pipeline.model(packet)
+            except EdgepercError as error:
+                pipeline.meter.failed()
+                self._note(pipeline.name, error)
+                continue
+            done_ns = time.perf_counter_ns()
+            timings = replace(
+                result.timings, wait_ns=started_ns - arrived_ns, total_ns=done_ns - arrived_ns
+            )
+            result = replace(result, timings=timings)
+            for sink in list(self._sinks):
+                try:
+                    sink.write(result)
+                except (EdgepercError, OSError) as error:
+                    self._sinks.remove(sink)
+                    sink.close()
+                    self._note(f"sink {type(sink).__name__}", error)
+            pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
+
+    def _note(self, who: str, error: Exception) -> None:
+        """Log the first error of each party; later ones are only counted."""
+        if who not in self._errors:
+            log.error("%s: %s", who, error)
+            self._errors[who] = str(error)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeperc import ConfigError, LabelMap, ModelRef, Stamp, Timings
+from edgeperc.result import Inventory
+from edgeperc.sinks.file import File
+
+
+def result(labels: np.ndarray, *, model: str = "net", end_us: int = 50_000) -> LabelMap:
+    return LabelMap(
+        stamp=Stamp(source="dvs", seq=3, start_ns=0, end_ns=end_us * 1000),
+        labels=labels,
+        classes=("a",),
+        model=ModelRef(name=model),
+        timings=Timings(total_ns=1_500_000),
+    )
+
+
+def test_labels_and_lines_come_back_as_they_were(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 256, (26, 34), dtype=np.uint8)
+    sink = File(str(tmp_path / "out"), inventory=Inventory())
+    sink.write(result(labels))
+    sink.close()
+    sink.close()
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "source": "dvs",
+        "seq": 3,
+        "start_us": 0,
+        "end_us": 50_000,
+        "model": "net",
+        "latency_ms": 1.5,
+        "file": "labels/50000.png",
+    }
+    read = cv2.imread(str(tmp_path / "out" / "labels" / "50000.png"), cv2.IMREAD_UNCHANGED)
+    assert read.dtype == np.uint8
+    assert (read == labels).all()
+
+
+def test_two_models_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    inventory = Inventory(models=(ModelRef(name="a"), ModelRef(name="b")))
+    sink = File(str(tmp_path / "out"), inventory=inventory)
+    for model in ("a", "b"):
+        sink.write(result(np.zeros((2, 2), np.uint8), model=model))
+    sink.close()
+    assert len(list((tmp_path / "out" / "labels").rglob("*.png"))) == 2
+
+
+def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("mine\n")
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        File(str(tmp_path), inventory=Inventory())
+    assert (tmp_path / "results.jsonl").read_text() == "mine\n"
