@@ -1,0 +1,107 @@
+"""What one gRPC subscriber has yet to be sent: bounded, newest wins, every loss counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from typing import TypeAlias
+
+from edgeperc.proto.codec import to_message
+from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
+from edgeperc.result import Result
+
+Stream: TypeAlias = tuple[str, str]
+
+
+class Published:
+    """A result that was handed out; all its subscribers share one message per encoding."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.unix_ns = time.time_ns()
+        self.monotonic_ns = time.monotonic_ns()
+        self._lock = threading.Lock()
+        self._messages: dict[pb.MaskEncoding, pb.Result] = {}
+
+    @property
+    def stream(self) -> Stream:
+        """Source and model: results of one stream replace each other and are counted together."""
+        return self.result.stamp.source, self.result.model.name
+
+    def message(self, encoding: pb.MaskEncoding) -> pb.Result:
+        """The result on the wire, encoded by whoever asks first. Not to be changed."""
+        with self._lock:
+            if encoding not in self._messages:
+                self._messages[encoding] = to_message(
+                    self.result, encoding, published_ns=self.unix_ns
+                )
+            return self._messages[encoding]
+
+
+class Mailbox:
+    """Results on their way to one subscriber. `put` never blocks; `take` waits for one.
+
+    depth: how many may wait, the oldest goes first; None keeps the newest of each stream.
+    max_rate_hz: thins each stream to so many on average; 0 keeps all.
+    """
+
+    def __init__(self, *, depth: int | None = None, max_rate_hz: float = 0.0) -> None:
+        self.depth = depth
+        self._period_ns = int(1e9 / max_rate_hz) if max_rate_hz else 0
+        self._due_ns: dict[Stream, int] = defaultdict(int)
+        self._waiting: deque[tuple[int, Published]] = deque()
+        self._arrived: Counter[Stream] = Counter()
+        self._taken: Counter[Stream] = Counter()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, item: Published) -> None:
+        """Let `item` wait for `take`, or count it as lost."""
+        with self._changed:
+            if self._closed:
+                return
+            self._arrived[item.stream] += 1
+            if self._replaces(item) or self._is_due(item):
+                if len(self._waiting) == self.depth:
+                    self._waiting.popleft()
+                self._waiting.append((self._arrived[item.stream], item))
+                self._changed.notify()
+
+    def take(self, timeout_s: float | None = None) -> tuple[Published, int] | None:
+        """Next result, and how many of its stream were lost since the one before.
+
+        None once the mailbox is closed and empty, or after `timeout_s`.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, timeout_s)
+            if not self._waiting:
+                return None
+            ordinal, item = self._waiting.popleft()
+            lost = ordinal - self._taken[item.stream] - 1
+            self._taken[item.stream] = ordinal
+            return item, lost
+
+    def close(self) -> None:
+        """Accept nothing more; what waits may still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _replaces(self, item: Published) -> bool:
+        """Take out the older result that `item` makes stale; the rate stays as it is."""
+        if self.depth is None:
+            for index, (_, waiting) in enumerate(self._waiting):
+                if waiting.stream == item.stream:
+                    del self._waiting[index]
+                    return True
+        return False
+
+    def _is_due(self, item: Published) -> bool:
+        due_ns = self._due_ns[item.stream]
+        if item.monotonic_ns < due_ns:
+            return False
+        # On from the last due time, not from now: 30 Hz thinned to 20 gives 20, not 15, and jitter
+        # costs nothing. After a pause at most two results come close together.
+        self._due_ns[item.stream] = max(due_ns + self._period_ns, item.monotonic_ns)
+        return True
