@@ -81,26 +81,31 @@ def samples(
     seed: int,
     *,
     count: int,
+    first: int = 0,
     window_us: int = 50_000,
-    stride_us: int = 500_000,
+    stride_us: int = 1_500_000,
     camera: Camera,
     pixel: Pixel | None = None,
 ) -> Iterator[Sample]:
-    """Windows of events with frame and truth, `stride_us` apart, along the street of one seed."""
-    for k in range(count):
+    """Windows first, first + 1, ... of a street, `stride_us` apart, each with frame and truth.
+
+    Each is drawn by itself: a window is the same whichever others are asked for.
+    """
+    for k in range(first, first + count):
         start_us = k * stride_us
         drive = Drive(seed, camera=camera, pixel=pixel or Pixel(), start_us=start_us)
         drive.step(start_us + WARM_UP_US)
-        yield Sample(events=_window(drive, window_us), frame=drive.frame(), labels=drive.labels())
+        yield Sample(
+            events=_window(drive, window_us, seq=k), frame=drive.frame(), labels=drive.labels()
+        )
 
 
-def _window(drive: Drive, window_us: int) -> Events:
+def _window(drive: Drive, window_us: int, *, seq: int) -> Events:
     """Events of the next `window_us` in one piece."""
     start_us, steps = drive.time_us, math.ceil(window_us / STEP_US)
     parts = [drive.step(start_us + round((k + 1) * window_us / steps)) for k in range(steps)]
-    stamp = Stamp(
-        source=drive.name, seq=0, start_ns=1000 * start_us, end_ns=1000 * (start_us + window_us)
-    )
+    end_us = start_us + window_us
+    stamp = Stamp(source=drive.name, seq=seq, start_ns=1000 * start_us, end_ns=1000 * end_us)
     return Events(
         stamp=stamp,
         t=np.concatenate([part.t for part in parts]),

@@ -70,9 +70,6 @@ class EventSensor:
         if not 0 < duration_us <= MAX_STEP_US:
             raise ValueError(f"a step of {duration_us} µs, must be in 1..{MAX_STEP_US}")
         after = np.log(luminance + np.float32(DARK))
-        self._level -= np.float32(
-            self.pixel.leak_rate_hz * self.pixel.threshold * duration_us * 1e-6
-        )
         most = luminance.size * (int(duration_us / self.pixel.refractory_us) + 2)
         if self._buffers[0].size < most:
             self._buffers = _buffers(most)
@@ -83,6 +80,7 @@ class EventSensor:
             self._ready_us,
             self._thresholds,
             (start_us, end_us, self.pixel.refractory_us),
+            self.pixel.leak_rate_hz * self.pixel.threshold * 1e-6,
             self._buffers,
         )
         self._log = after
@@ -134,11 +132,13 @@ def _fire(
     ready_us: NDArray[np.float64],
     thresholds: NDArray[np.float32],
     times_us: tuple[int, int, float],
+    leak_per_us: float,
     found: Columns,
 ) -> int:
     """Find all crossings, pixel by pixel; returns how many were written to `found`.
 
-    times_us: start and end of the step, and the refractory time.
+    times_us: start and end of the step, and the refractory time. The leak lowers the remembered
+    level; within a step that is the same as brightness that rises faster.
     """
     start_us, end_us, refractory_us = times_us
     t, x, y, p = found
@@ -149,8 +149,9 @@ def _fire(
             time_us = max(ready_us[row, column], float(start_us))
             if time_us >= end_us:
                 continue  # blind throughout
-            origin, target = before[row, column], after[row, column]
-            slope = (target - origin) / (end_us - start_us)
+            origin = before[row, column]
+            slope = (after[row, column] - origin) / (end_us - start_us) + leak_per_us
+            target = origin + slope * (end_us - start_us)
             if time_us > start_us:  # wakes up, and remembers what it sees
                 level[row, column] = origin + slope * (time_us - start_us)
             while time_us < end_us:
@@ -160,7 +161,7 @@ def _fire(
                 if abs(change) < threshold:
                     break
                 crossed = level[row, column] + (threshold if brighter else -threshold)
-                if slope != 0:  # a level already passed, by leak, fires at once
+                if slope != 0:  # a level already passed fires at once
                     time_us = max(time_us, start_us + (crossed - origin) / slope)
                 t[count] = min(np.int64(time_us), end_us - 1)
                 x[count], y[count], p[count] = column, row, brighter
@@ -168,4 +169,5 @@ def _fire(
                 time_us += refractory_us
                 ready_us[row, column] = time_us
                 level[row, column] = origin + slope * (time_us - start_us)
+            level[row, column] -= leak_per_us * (end_us - start_us)
     return count

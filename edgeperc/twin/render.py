@@ -1,7 +1,8 @@
 """Paint a street as a pinhole camera sees it: luminance and class of every pixel.
 
-The ground is looked up by ray; everything that stands on it is an upright textured rectangle (a
-"quad"), painted from far to near. Edges and textures are box-filtered, because an aliased edge
+Everything that stands is an upright textured rectangle (a "quad"), painted from near to far where
+nothing nearer covers it; then the ground and the sky are looked up by ray where there is still a
+gap. Edges and textures are box-filtered, because an aliased edge
 that crawls through the picture would make events that a real sensor never sees.
 
 Inside, pictures are (width, height): the work goes column by column, and so do the bytes.
@@ -32,8 +33,15 @@ QUAD = np.dtype(
 """An upright rectangle from (x0, z0) to (x1, z1) in metres on the ground plane, y0 to y1 high.
 
 u0 to u1 and 0 to v1 (downwards) are texture repeats, gain scales luminance, kind is the class;
-layers are painted in order, inside a layer the farther quad first.
+a higher layer hides a lower one, inside a layer the nearer quad hides the farther.
 """
+
+Canvas = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]
+"""Luminance so far, share of the pixel that is covered, and class of what covers its half."""
+View = tuple[float, float, float, float, float, float, float, float]
+"""Camera x, y, z; cosine and sine of yaw; focal length, middle column and row of the horizon."""
+FULL = 0.996
+"""A pixel covered this far is finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +103,11 @@ class Painter:
         self._texels, self._table = atlas.texels, atlas.table
         self._noise = _pyramid(noise)
         shape = (camera.width_px, camera.height_px)
-        self._luminance = np.empty(shape, np.float32)
-        self._labels = np.empty(shape, np.uint8)
+        self._canvas: Canvas = (
+            np.empty(shape, np.float32),
+            np.empty(shape, np.float32),
+            np.empty(shape, np.uint8),
+        )
 
     def paint(self, scene: Scene) -> NDArray[np.float32]:
         """Luminance of the scene, (height, width) float32, about 0.02 to 1; owned by the caller."""
@@ -107,25 +118,26 @@ class Painter:
             *(self.camera.focal_px, (self.camera.width_px - 1) / 2, horizon),
         )
         air = (scene.haze_m, scene.sky)
+        luminance, cover, _ = self._canvas
+        luminance.fill(0)
+        cover.fill(0)
+        _paint_quads(self._canvas, _near_to_far(scene), self._texels, self._table, view, air)
         _paint_ground(
-            *(self._luminance, self._labels, self._noise, view, air),
-            *(ground.road_m, ground.facade_m, ground.first_block, ground.cover, ground.zebra),
+            *(self._canvas, self._noise, view, air, ground.road_m, ground.facade_m),
+            *(ground.first_block, ground.cover, ground.zebra),
         )
-        _paint_quads(
-            self._luminance, self._labels, _far_to_near(scene), self._texels, self._table, view, air
-        )
-        return np.ascontiguousarray(self._luminance.T)
+        return np.ascontiguousarray(luminance.T)
 
     def labels(self) -> NDArray[np.uint8]:
         """Classes of the picture painted last, (height, width) uint8 index into CLASSES."""
-        return np.ascontiguousarray(self._labels.T)
+        return np.ascontiguousarray(self._canvas[2].T)
 
 
-def _far_to_near(scene: Scene) -> NDArray[Any]:
+def _near_to_far(scene: Scene) -> NDArray[Any]:
     quads, pose = scene.quads, scene.pose
     x, z = (quads["x0"] + quads["x1"]) / 2 - pose.x, (quads["z0"] + quads["z1"]) / 2 - pose.z
     depth = z * math.cos(pose.yaw) + x * math.sin(pose.yaw)
-    return quads[np.lexsort((-depth, quads["layer"]))]
+    return quads[np.lexsort((depth, -quads["layer"]))]
 
 
 def _pyramid(noise: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -141,6 +153,8 @@ def _pyramid(noise: NDArray[np.float32]) -> NDArray[np.float32]:
 @kernel(fastmath=True)
 def _overlap(low: float, high: float, start: float, stop: float) -> float:
     """Share of [low, high] inside [start, stop]."""
+    if high <= start or low >= stop:
+        return 0.0
     return max(0.0, min(high, stop) - max(low, start)) / (high - low)
 
 
@@ -215,10 +229,9 @@ def _band(across: float, right: bool, road: float, facade: float, cover: NDArray
 
 @kernel(fastmath=True)
 def _paint_ground(
-    luminance: NDArray[np.float32],
-    labels: NDArray[np.uint8],
+    canvas: Canvas,
     noise: NDArray[np.float32],
-    view: tuple[float, float, float, float, float, float, float, float],
+    view: View,
     air: tuple[float, float],
     road: float,
     facade: float,
@@ -228,6 +241,7 @@ def _paint_ground(
 ) -> None:
     camera_x, camera_y, camera_z, cos_yaw, sin_yaw, focal, centre, horizon = view
     haze_m, sky = air
+    luminance, covered, labels = canvas
     width, height = luminance.shape
     # All that depends on the row alone: distance, clearness of the air, mip level of the noise.
     depths, clear = np.empty(height, np.float32), np.empty(height, np.float32)
@@ -243,9 +257,14 @@ def _paint_ground(
         across = (column - centre) / focal
         ray_x, ray_z = cos_yaw * across + sin_yaw, cos_yaw - sin_yaw * across
         for row in range(ground_row):
-            luminance[column, row] = sky * (1 - 0.3 * max(horizon - row, 0.0) / height)
-            labels[column, row] = BACKGROUND
+            gap = 1 - covered[column, row]
+            luminance[column, row] += gap * sky * (1 - 0.3 * max(horizon - row, 0.0) / height)
+            if gap > 0.5:
+                labels[column, row] = BACKGROUND
         for row in range(ground_row, height):
+            gap = 1 - covered[column, row]
+            if gap <= 1 - FULL:
+                continue
             depth = depths[row]
             x, z = camera_x + depth * ray_x, camera_z + depth * ray_z
             fx, fz = depth / focal, depth * depth / (focal * camera_y)
@@ -257,8 +276,9 @@ def _paint_ground(
             if outer != band:
                 light += _surface(outer, x, z, fx, fz, road, zebra[block], grain)
                 light *= 0.5
-            luminance[column, row] = light * clear[row] + sky * (1 - clear[row])
-            labels[column, row] = VEGETATION if outer == 3 else FLAT
+            luminance[column, row] += gap * (light * clear[row] + sky * (1 - clear[row]))
+            if gap > 0.5:
+                labels[column, row] = VEGETATION if outer == 3 else FLAT
 
 
 @kernel(fastmath=True)
@@ -298,13 +318,14 @@ def _blend(
 @kernel(fastmath=True)
 def _paint_column(
     luminance: NDArray[np.float32],
+    covered: NDArray[np.float32],
     labels: NDArray[np.uint8],
     profile: NDArray[np.float32],
     size: int,
     top: float,
     bottom: float,
     repeats: float,
-    covered: float,
+    share_of_column: float,
     gain: float,
     air_light: float,
     kind: int,
@@ -312,31 +333,43 @@ def _paint_column(
     """Lay a profile of `size` texels, `repeats` times, over the rows from top to bottom."""
     texels_a_row = size * repeats / (bottom - top)
     for row in range(max(0, math.ceil(top - 0.5)), min(len(labels), math.ceil(bottom + 0.5))):
+        before = covered[row]
+        if before >= FULL:
+            continue
         position = min(max((row - top) * texels_a_row - 0.5, 0.0), size * repeats - 1.0)
         above = int(position)
         share = position - above
         a, b = above & (size - 1), (above + 1) & (size - 1)
-        cover = covered * _overlap(row - 0.5, row + 0.5, top, bottom)
-        light = (profile[a, 0] + share * (profile[b, 0] - profile[a, 0])) * cover
-        alpha = (profile[a, 1] + share * (profile[b, 1] - profile[a, 1])) * cover
-        luminance[row] = luminance[row] * (1 - alpha) + light * gain + alpha * air_light
-        if alpha >= 0.5:
+        seen = (1 - before) * share_of_column * _overlap(row - 0.5, row + 0.5, top, bottom)
+        light = profile[a, 0] + share * (profile[b, 0] - profile[a, 0])
+        alpha = profile[a, 1] + share * (profile[b, 1] - profile[a, 1])
+        luminance[row] += seen * (light * gain + alpha * air_light)
+        covered[row] = before + seen * alpha
+        if before < 0.5 <= covered[row]:
             labels[row] = kind
 
 
 @kernel(fastmath=True)
+def _finished(covered: NDArray[np.float32], top: float, bottom: float) -> bool:
+    for row in range(max(0, math.ceil(top - 0.5)), min(len(covered), math.ceil(bottom + 0.5))):
+        if covered[row] < FULL:
+            return False
+    return True
+
+
+@kernel(fastmath=True)
 def _paint_quads(
-    luminance: NDArray[np.float32],
-    labels: NDArray[np.uint8],
+    canvas: Canvas,
     quads: NDArray[Any],
     texels: NDArray[np.float32],
     table: NDArray[np.int32],
-    view: tuple[float, float, float, float, float, float, float, float],
+    view: View,
     air: tuple[float, float],
 ) -> None:
     camera_x, camera_y, camera_z, cos_yaw, sin_yaw, focal, centre, horizon = view
     haze_m, sky = air
-    width, height = luminance.shape
+    luminance, covered, labels = canvas
+    width = len(luminance)
     fine, coarse = np.empty((128, 2), np.float32), np.empty((128, 2), np.float32)
     near = 0.5
     for quad in quads:
@@ -355,7 +388,6 @@ def _paint_quads(
         tex_width, tex_height = table[quad.texture, 0, 1], table[quad.texture, 0, 2]
         s_before = -1.0
         for column in range(max(0, math.ceil(left - 0.5)), min(width, math.ceil(right + 0.5))):
-            covered = _overlap(column - 0.5, column + 0.5, left, right)
             tangent = (column - centre) / focal
             denominator = (x1 - x0) - tangent * (z1 - z0)
             s = (tangent * z0 - x0) / denominator if denominator != 0 else 0.5
@@ -363,7 +395,7 @@ def _paint_quads(
             depth = max(z0 + s * (z1 - z0), near)
             top = horizon - focal * (quad.y1 - camera_y) / depth
             bottom = horizon - focal * (quad.y0 - camera_y) / depth
-            if bottom <= -0.5 or top >= height - 0.5:
+            if _finished(covered[column], top, bottom):
                 s_before = s
                 continue
             # Texels to a pixel decide the mip level; two levels are blended.
@@ -382,8 +414,8 @@ def _paint_quads(
                 _cut(coarse, texels, offset, texels_across, half, u)
                 _blend(fine, coarse, size, min(exact - level, 1.0))
             clear = math.exp(-depth / haze_m)
-            air_light = (1 - clear) * sky
+            seen = _overlap(column - 0.5, column + 0.5, left, right)
             _paint_column(
-                *(luminance[column], labels[column], fine, size, top, bottom, quad.v1, covered),
-                *(quad.gain * clear, air_light, quad.kind),
+                *(luminance[column], covered[column], labels[column], fine, size),
+                *(top, bottom, quad.v1, seen, quad.gain * clear, (1 - clear) * sky, quad.kind),
             )

@@ -13,13 +13,10 @@ import numpy as np
 from edgeperc.twin.textures import Canvas, tileable_noise
 
 SALOON = (
-    *((0.01, 0.2), (0.01, 0.48), (0.05, 0.57), (0.27, 0.66), (0.4, 0.97), (0.74, 0.98)),
-    *((0.88, 0.68), (0.98, 0.64), (0.99, 0.2)),
+    *((0, 0.2), (0, 0.52), (0.05, 0.57), (0.27, 0.66), (0.4, 0.97), (0.74, 0.98)),
+    *((0.88, 0.68), (1, 0.64), (1, 0.2)),
 )
-VAN = (
-    *((0.01, 0.12), (0.01, 0.42), (0.1, 0.55), (0.2, 0.93), (0.25, 0.98), (0.99, 0.98)),
-    (0.99, 0.12),
-)
+VAN = (*((0, 0.12), (0, 0.45), (0.1, 0.55), (0.2, 0.93), (0.25, 0.98), (1, 0.98), (1, 0.12)),)
 """Outlines seen from the left."""
 WALK_PHASES = 8
 """Pictures of one stride of a walking person."""
@@ -150,7 +147,7 @@ def car_side(paint: float) -> Canvas:
     canvas.polygon([(0.31, 0.66), (0.42, 0.91), (0.56, 0.92), (0.56, 0.66)], 0.04)
     canvas.polygon([(0.58, 0.66), (0.58, 0.92), (0.73, 0.92), (0.83, 0.67)], 0.05)
     canvas.box(0.56, 0.22, 0.57, 0.66, paint * 0.6)
-    canvas.box(0.01, 0.12, 0.99, 0.24, 0.03)  # sill and the shadow below it
+    canvas.box(0, 0.12, 1, 0.24, 0.03)  # sill and the shadow below it
     canvas.box(0.0, 0.0, 1.0, 0.12, 0.02)
     for hub in (0.19, 0.8):
         canvas.ellipse(hub, 0.21, 0.083, 0.22, 0.02)
@@ -163,12 +160,10 @@ def car_side(paint: float) -> Canvas:
 def car_end(paint: float, *, rear: bool) -> Canvas:
     """The lower half of a car seen from behind or from the front; 1.8 m × 1 m."""
     canvas = Canvas(64, 32)
-    canvas.box(0.02, 0.0, 0.98, 0.2, 0.02)
+    canvas.box(0, 0.0, 1, 0.2, 0.02)
     canvas.box(0.06, 0.0, 0.2, 0.3, 0.015)
     canvas.box(0.8, 0.0, 0.94, 0.3, 0.015)
-    canvas.polygon(
-        [(0.02, 0.18), (0.0, 0.6), (0.05, 0.97), (0.95, 0.97), (1.0, 0.6), (0.98, 0.18)], paint
-    )
+    canvas.polygon([(0, 0.18), (0, 0.65), (0.03, 0.97), (0.97, 0.97), (1, 0.65), (1, 0.18)], paint)
     canvas.box(0.02, 0.3, 0.98, 0.36, paint * 0.5)
     canvas.box(0.36, 0.4, 0.64, 0.53, 0.7)  # number plate
     glow = 0.3 if rear else 0.9
@@ -208,10 +203,8 @@ def van_side(paint: float) -> Canvas:
 def van_end(paint: float, *, rear: bool) -> Canvas:
     """A van from behind or from the front; 2 m × 2.3 m."""
     canvas = Canvas(64, 64)
-    canvas.box(0.05, 0.0, 0.95, 0.14, 0.02)
-    canvas.polygon(
-        [(0.02, 0.1), (0.02, 0.6), (0.08, 0.98), (0.92, 0.98), (0.98, 0.6), (0.98, 0.1)], paint
-    )
+    canvas.box(0, 0.0, 1, 0.14, 0.02)
+    canvas.polygon([(0, 0.1), (0, 0.7), (0.04, 0.98), (0.96, 0.98), (1, 0.7), (1, 0.1)], paint)
     if rear:
         canvas.box(0.495, 0.15, 0.505, 0.95, paint * 0.4)
         canvas.box(0.14, 0.6, 0.46, 0.86, 0.05)
