@@ -168,15 +168,15 @@ def convert(table: Any, kind: type[T], *, where: str) -> T:
 
 
 def _toml_path(path: str) -> str:
-    """`.pipelines[...].window_us` as msgspec says it -> `[[pipelines]] window_us:` as in TOML."""
+    """`.pipelines[0].window_us` as msgspec says it -> `[[pipelines]] #1 window_us:` as in TOML."""
     *tables, key = path.lstrip(".").split(".")
+    if in_array := re.fullmatch(r"(\w+)\[(\d+)\]", key):  # the mistake is the whole table
+        return f"[[{in_array[1]}]] #{int(in_array[2]) + 1}:"
     header = ".".join(tables)
-    if header.endswith("[...]"):
-        header = f"[[{header[:-5]}]] "
+    if in_array := re.fullmatch(r"(\w+)\[(\d+)\]", header):
+        header = f"[[{in_array[1]}]] #{int(in_array[2]) + 1} "
     elif header:
         header = f"[{header}] "
-    if key.endswith("[...]"):
-        return f"{header}[[{key[:-5]}]]"
     return f"{header}{key}:" if key else header
 
 
