@@ -1,0 +1,119 @@
+"""Score a network's label maps against the truth, through the code that the daemon runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from rich.table import Table
+
+from edgeperc.errors import ConfigError, ModelError
+from edgeperc.infer import Session
+from edgeperc.offline.datasets import open_dataset
+from edgeperc.offline.samples import Sample
+from edgeperc.offline.score import Confusion, Labels, Scores, confusion_matrix, score
+from edgeperc.places import ModelFolder, find_model
+from edgeperc.represent import DsecVoxels
+from edgeperc.segment import OnnxEngine, Segmenter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Scores of one model on one data set; `windows` is how many were looked at."""
+
+    model: str
+    sha256: str
+    engine: str
+    data: str
+    split: str
+    windows: int
+    scores: Scores
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON types, for `--json`."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """One line a class, then the summary."""
+        table = Table(
+            title=f"{self.model} on {self.data}, {self.windows} windows", box=None, pad_edge=False
+        )
+        table.add_column("class")
+        table.add_column("IoU %", justify="right")
+        for name, iou in self.scores.iou.items():
+            table.add_row(name, "-" if iou is None else f"{100 * iou:.2f}")
+        table.add_row("[bold]mIoU[/bold]", f"[bold]{100 * self.scores.miou:.2f}[/bold]")
+        table.add_row("[bold]accuracy[/bold]", f"[bold]{100 * self.scores.accuracy:.2f}[/bold]")
+        return table
+
+
+def evaluate(
+    model: str,
+    data: str,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    engine: Literal["auto", "onnx", "spiking"] = "auto",
+    threads: int = 2,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Run a model (name or folder) over a data set (see `open_dataset`) and score it.
+
+    on_window is called with (done, total) after each window. Raises ConfigError if the classes
+    differ, ModelError for a model that cannot run, DataError for data that cannot be read.
+    """
+    folder, dataset = find_model(model), open_dataset(data, split=split, limit=limit)
+    if folder.card.classes != dataset.classes:
+        raise ConfigError(
+            f"{folder.card.name} has the classes {', '.join(folder.card.classes)}; "
+            f"{dataset.name} has {', '.join(dataset.classes)}"
+        )
+    segmenter = Segmenter(folder, engine=engine, threads=threads)
+    undistorted = _Undistorted(folder, threads)
+    confusion: Confusion = np.zeros((len(dataset.classes),) * 2, np.int64)
+    for done, sample in enumerate(dataset, start=1):
+        answer = (
+            segmenter(sample.events).labels if sample.rectify_map is None else (undistorted(sample))
+        )
+        confusion += confusion_matrix(sample.labels, answer, len(dataset.classes))
+        on_window(done, len(dataset))
+    return Evaluation(
+        model=folder.card.name,
+        sha256=segmenter.ref.sha256,
+        engine=segmenter.ref.engine,
+        data=data,
+        split=split,
+        windows=len(dataset),
+        scores=score(confusion, dataset.classes),
+    )
+
+
+class _Undistorted:
+    """The network's own output for data whose labels are in undistorted pixels (DSEC)."""
+
+    def __init__(self, folder: ModelFolder, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        self._recipe: tuple[int, DsecVoxels] | None = None
+        self._engine: OnnxEngine | None = None
+
+    def __call__(self, sample: Sample) -> Labels:
+        assert sample.rectify_map is not None
+        if self._engine is None:
+            network = self._folder.file("network")
+            if network is None or self._folder.card.input.represent != "sltnet-dsec":
+                raise ModelError(
+                    f"model '{self._folder.card.name}' does not take undistorted events",
+                    hint="score DSEC with a model whose [input] represent is sltnet-dsec",
+                )
+            self._engine = OnnxEngine(Session(network, threads=self._threads))
+        if self._recipe is None or self._recipe[0] != id(sample.rectify_map):
+            size_px = (sample.events.width_px, sample.events.height_px)
+            recipe = DsecVoxels(*size_px, self._folder.card.input, rectify_map=sample.rectify_map)
+            self._recipe = (id(sample.rectify_map), recipe)
+        answer = self._engine.labels(self._recipe[1](sample.events))
+        padded = np.full(sample.labels.shape, 255, np.uint8)
+        height, width = answer.shape
+        padded[:height, :width] = answer
+        return padded

@@ -1,0 +1,338 @@
+"""Train the bundled network on the twin, from nothing, in less than half an hour on two cores.
+
+    train("sltnet-twin", Path("out/sltnet-twin"), seed=0)
+
+Every step draws its batch from (seed, step), so a run that was killed goes on from its last
+checkpoint as if nothing had happened. What it learns from is drawn once and kept in `cache/`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from edgeperc.config import Input
+from edgeperc.errors import ConfigError
+from edgeperc.offline.datasets import (
+    TRAINING_STREETS,
+    TWIN_CAMERA,
+    TWIN_WINDOW_US,
+    cached_twin,
+)
+from edgeperc.offline.nets.lif import LIF
+from edgeperc.offline.nets.sltnet import EARLY_LOSS_WEIGHT, SLTNet
+from edgeperc.offline.samples import IGNORE, Dataset, Sample
+from edgeperc.offline.score import Scores, confusion_matrix, score
+from edgeperc.represent import RECIPES
+from edgeperc.twin.render import CLASSES
+
+VALIDATION_STREETS = range(15_000, 15_002)
+"""Watched during training; the streets that `evaluate` reports are others again."""
+INPUT = Input(
+    kind="events",
+    represent="voxel-grid",
+    width_px=TWIN_CAMERA.width_px,
+    height_px=TWIN_CAMERA.height_px,
+    bins=5,
+    window_us=TWIN_WINDOW_US,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a network is trained. A crop keeps the full height: up and down mean something here.
+
+    settle_batches: whole pictures over which BN statistics are averaged at the end.
+    """
+
+    width: int = 32
+    steps: int = 1500
+    batch: int = 4
+    crop_px: int = 176
+    rate: float = 3e-3
+    warm_up_steps: int = 50
+    clip_norm: float = 2.0
+    checkpoint_every: int = 50
+    validate_every: int = 300
+    settle_batches: int = 100
+    streets: int = len(TRAINING_STREETS)
+
+
+SETTINGS = {"sltnet-twin": Settings()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came out. weights: a state_dict by torch.save. firing: LIF layer -> share of spikes."""
+
+    weights: Path
+    scores: Scores
+    seconds: float
+    firing: dict[str, float]
+
+
+def train(
+    name: str,
+    out_dir: Path,
+    *,
+    seed: int = 0,
+    settings: Settings | None = None,
+    resume: bool = True,
+    threads: int = 2,
+    console: Console | None = None,
+) -> Trained:
+    """Train a network into `out_dir`; goes on from the checkpoint there, unless resume is False.
+
+    Raises ConfigError for a name that cannot be trained or a checkpoint of another run.
+    """
+    settings = settings or _settings(name)
+    torch.set_num_threads(threads)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with _progress(console or Console()) as progress:
+        data, validation = _twin_data(out_dir / "cache", settings, threads, progress)
+        run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data))
+        if resume:
+            run.load()
+        run.fit(data, validation, progress)
+        settle_statistics(run.net, _whole_pictures(data, seed, settings.settle_batches))
+    scores, firing = validate(run.net, validation)
+    weights = out_dir / "weights.pt"
+    _save(run.net.state_dict(), weights)
+    return Trained(weights=weights, scores=scores, seconds=run.seconds, firing=firing)
+
+
+class _Run:
+    """The state of a training run: network, optimiser, step and time spent."""
+
+    def __init__(self, settings: Settings, seed: int, path: Path, weights: Tensor) -> None:
+        torch.manual_seed(seed)
+        self.settings, self.seed, self._path, self._weights = settings, seed, path, weights
+        self.net = SLTNet(len(CLASSES), bins=INPUT.bins, width=settings.width)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.rate)
+        self.step, self.seconds = 0, 0.0
+
+    def fit(self, data: Dataset, validation: Dataset, progress: Progress) -> None:
+        """Do the steps that are left."""
+        total = self.settings.steps
+        task = progress.add_task("train", total=total, completed=self.step, note="")
+        started_s, seconds_before = time.monotonic(), self.seconds
+        mean_loss, miou, first = 0.0, "-", self.step + 1
+        while self.step < total:
+            loss = self._advance(data)
+            self.step += 1
+            mean_loss = 0.95 * mean_loss + 0.05 * loss if self.step > first else loss
+            self.seconds = seconds_before + time.monotonic() - started_s
+            if self.step % self.settings.validate_every == 0 and self.step < total:
+                scores, _ = validate(self.net, validation)
+                miou = f"{100 * scores.miou:.1f} %"
+                progress.console.print(
+                    f"step {self.step}: loss {mean_loss:.3f}, mIoU {miou}, {self.seconds:.0f} s"
+                )
+            if self.step % self.settings.checkpoint_every == 0:
+                self.save()
+            progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  mIoU {miou}")
+
+    def _advance(self, data: Dataset) -> float:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.settings.rate * _schedule(self.step, self.settings)
+        voxels, labels = batch(data, (self.seed, self.step), self.settings)
+        self.net.train()
+        logits, early = self.net.forward_with_early(voxels)
+        loss = _loss(logits, labels, self._weights)
+        loss = loss + EARLY_LOSS_WEIGHT * _loss(early, labels, self._weights)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
+        self._optimiser.step()
+        return float(loss.detach())
+
+    def save(self) -> None:
+        """Write the checkpoint; a kill at any moment leaves the old or the new one."""
+        state = {
+            "run": self._identity(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "net": self.net.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+        _save(state, self._path)
+
+    def load(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not self._path.exists():
+            return
+        state = torch.load(self._path, weights_only=True)
+        if state["run"] != self._identity():
+            raise ConfigError(
+                f"{self._path}: belongs to a run with another seed or other settings",
+                hint="choose another --out, or start afresh with --no-resume",
+            )
+        self.net.load_state_dict(state["net"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _identity(self) -> dict[str, Any]:
+        return {"seed": self.seed, **asdict(self.settings)}
+
+
+def batch(data: Dataset, key: tuple[int, int], settings: Settings) -> tuple[Tensor, Tensor]:
+    """Crops of random windows, half of them mirrored: the same for the same (seed, step).
+
+    Returns voxels (B, bins, H, crop) float32 and labels (B, H, crop) int64; H is a multiple of 8.
+    """
+    rng = np.random.default_rng(key)
+    voxels, labels = [], []
+    for index in rng.integers(0, len(data), settings.batch):
+        grid, truth = network_pair(data.read(int(index)))
+        start = int(rng.integers(0, grid.shape[2] - settings.crop_px + 1))
+        cut = slice(start, start + settings.crop_px)
+        grid, truth = grid[:, :, cut], truth[:, cut]
+        if rng.random() < 0.5:
+            grid, truth = grid[:, :, ::-1], truth[:, ::-1]
+        voxels.append(torch.from_numpy(np.ascontiguousarray(grid)))
+        labels.append(torch.from_numpy(np.ascontiguousarray(truth)))
+    stacked = torch.stack(voxels).contiguous(memory_format=torch.channels_last)
+    return stacked, torch.stack(labels).long()
+
+
+def network_pair(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """What the network eats and what it should say: (bins, h, w) and (h, w), padded alike."""
+    grid = _recipe()(sample.events).copy()
+    truth = np.full(grid.shape[1:], IGNORE, np.uint8)
+    height, width = sample.labels.shape
+    truth[:height, :width] = sample.labels
+    return grid, truth
+
+
+def class_weights(data: Dataset, samples: int = 100) -> Tensor:
+    """Loss weights: the inverse square root of each class's share of pixels, mean share 1."""
+    chosen = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(int)
+    counts = sum(
+        np.bincount(data.read(int(k)).labels.ravel(), minlength=256)[: len(CLASSES)] for k in chosen
+    )
+    shares = np.maximum(counts / np.sum(counts), 1e-4)
+    return torch.tensor(shares**-0.5 / np.sum(shares**0.5), dtype=torch.float32)
+
+
+def validate(net: SLTNet, data: Dataset) -> tuple[Scores, dict[str, float]]:
+    """Scores on whole pictures, and the share of neurons that fire in each LIF layer."""
+    net.eval()
+    confusion = np.zeros((len(CLASSES),) * 2, np.int64)
+    with torch.no_grad(), _firing_rates(net) as firing:
+        for sample in data:
+            grid, truth = network_pair(sample)
+            logits = net(torch.from_numpy(grid)[None])
+            answer = logits[0].argmax(0).numpy().astype(np.uint8)
+            confusion += confusion_matrix(truth, answer, len(CLASSES))
+    return score(confusion, CLASSES), {name: float(np.mean(v)) for name, v in firing.items()}
+
+
+def settle_statistics(net: nn.Module, pictures: Iterator[Tensor]) -> None:
+    """Replace BN's running averages, which chase the last few crops, by true averages."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    net.train()
+    with torch.no_grad():
+        for picture in pictures:
+            net(picture)
+    net.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+def _settings(name: str) -> Settings:
+    if name not in SETTINGS:
+        raise ConfigError(f"cannot train '{name}'", hint=f"can train: {', '.join(SETTINGS)}")
+    return SETTINGS[name]
+
+
+def _twin_data(
+    cache: Path, settings: Settings, processes: int, progress: Progress
+) -> tuple[Dataset, Dataset]:
+    streets = [TRAINING_STREETS[: settings.streets], VALIDATION_STREETS]
+    task = progress.add_task("draw streets", total=sum(map(len, streets)), note="")
+    training, validation = (
+        cached_twin(seeds, cache, processes=processes, on_street=lambda: progress.advance(task))
+        for seeds in streets
+    )
+    return training, validation
+
+
+def _whole_pictures(data: Dataset, seed: int, count: int) -> Iterator[Tensor]:
+    for index in np.random.default_rng((seed, 1 << 30)).integers(0, len(data), (count, 2)):
+        grids = [torch.from_numpy(network_pair(data.read(int(k)))[0]) for k in index]
+        yield torch.stack(grids).contiguous(memory_format=torch.channels_last)
+
+
+def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
+
+
+def _schedule(step: int, settings: Settings) -> float:
+    """Linear warm-up, then a half cosine down to nothing; a factor of the learning rate."""
+    if step < settings.warm_up_steps:
+        return (step + 1) / settings.warm_up_steps
+    left = (step - settings.warm_up_steps) / max(1, settings.steps - settings.warm_up_steps)
+    return 0.5 * (1 + float(np.cos(np.pi * left)))
+
+
+def _recipe() -> Any:
+    return RECIPES[INPUT.represent](INPUT.width_px, INPUT.height_px, INPUT)
+
+
+@contextmanager
+def _firing_rates(net: nn.Module) -> Iterator[dict[str, list[float]]]:
+    rates: dict[str, list[float]] = {}
+
+    def watch(name: str) -> Any:
+        return lambda _module, _inputs, spikes: rates.setdefault(name, []).append(
+            float(spikes.mean())
+        )
+
+    hooks = [
+        module.register_forward_hook(watch(name))
+        for name, module in net.named_modules()
+        if isinstance(module, LIF)
+    ]
+    try:
+        yield rates
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _save(state: Any, path: Path) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
