@@ -38,7 +38,7 @@ time.sleep(60)
 def label_map(seq: int) -> LabelMap:
     return LabelMap(
         stamp=Stamp(source="dvs", seq=seq, start_ns=seq, end_ns=seq + 1),
-        labels=(np.arange(30, dtype=np.uint8) + seq).reshape(5, 6),
+        labels=((np.arange(30) + seq) % 256).astype(np.uint8).reshape(5, 6),
         classes=("road", "car"),
         model=MODEL,
         timings=Timings(total_ns=5),
@@ -100,6 +100,24 @@ def test_nothing_written_after_subscribe_returned_is_missed(sink: Grpc, client: 
     for seq in range(100):
         sink.write(label_map(seq))
     assert [next(results).result.stamp.seq for _ in range(100)] == list(range(100))
+
+
+def test_slow_client_gets_the_newest_and_the_count_of_what_it_missed(
+    sink: Grpc, client: Client
+) -> None:
+    """Not what had piled up in the sockets when it was slow."""
+    results = client.subscribe()
+    for seq in range(200):
+        sink.write(label_map(seq))
+        time.sleep(0.001)  # the daemon sends nearly all of them
+    reads, expected = 0, 0
+    while expected < 200:
+        received = next(results)
+        assert received.result.stamp.seq == expected + received.dropped_before
+        expected = received.result.stamp.seq + 1
+        reads += 1
+        time.sleep(0.1)
+    assert reads < 10
 
 
 def test_iterator_ends_when_the_daemon_stops(sink: Grpc, client: Client) -> None:
