@@ -25,8 +25,8 @@ OFFICIAL = DATA / "models" / "sltnet_ddd17_official.pth"
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> None:
-    torch.set_num_threads(2)
+def one_thread() -> None:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
 
 
@@ -49,7 +49,7 @@ def test_the_published_neuron_compares_strictly_with_a_half(values: list[float])
 
 @settings(deadline=None)
 @given(
-    drive=st.lists(st.floats(-1, 2, width=32), min_size=1, max_size=12),
+    drive=st.lists(st.integers(-64, 128).map(lambda n: n / 64), min_size=1, max_size=12),
     decay=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
     reset=st.sampled_from([0.0, -0.25, 0.125]),
 )
@@ -62,8 +62,7 @@ def test_several_steps_follow_the_equations_one_neuron_at_a_time(
         expected.append(float(potential > 0.5))
         if potential > 0.5:
             potential = reset
-    # A potential within rounding of the threshold may go either way: float64 makes that rare,
-    # and coarse decays and resets make it exact.
+    # Dyadic numbers: float64 is exact here.
     lif = LIF(time_steps=len(drive), decay=decay, reset=reset)
     spikes = lif(torch.tensor(drive, dtype=torch.float64))
     assert spikes.tolist() == expected
