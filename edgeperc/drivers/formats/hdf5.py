@@ -1,0 +1,95 @@
+"""Events in HDF5, in the layouts of the data sets DSEC and MVSEC."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeperc.drivers.formats import Options
+from edgeperc.drivers.formats.packets import cut, events, frame
+from edgeperc.errors import DataError
+from edgeperc.packet import Events, Frame, Packet
+
+_BLOCK = 1 << 18
+
+
+def read(path: Path, options: Options) -> Iterator[Packet]:
+    """Packets of an HDF5 file.
+
+    DSEC: events/{x, y, t, p} with t_offset, in µs. MVSEC: davis/left/events (N, 4) of x, y, seconds
+    and polarity, with the pictures of davis/left/image_raw. Raises DataError for another layout.
+    """
+    import h5py
+    import hdf5plugin  # noqa: F401  registers the compression that DSEC uses
+
+    with h5py.File(path, "r") as file:
+        if all(f"events/{name}" in file for name in "xytp"):
+            yield from _dsec(file, options)
+        elif "davis/left/events" in file:
+            pictures = _mvsec_frames(file) if "davis/left/image_raw" in file else iter(())
+            small = cut(
+                _mvsec_events(file, options),
+                span_us=options.packet_us,
+                count=options.packet_events,
+            )
+            yield from heapq.merge(small, pictures, key=lambda packet: packet.stamp.end_ns)
+        else:
+            raise DataError(
+                f"its groups are {', '.join(file) or 'none'}; edgeperc reads the layouts of DSEC"
+                " (events/x, y, t, p) and MVSEC (davis/left/events)"
+            )
+
+
+def _dsec(file: Any, options: Options) -> Iterator[Events]:
+    columns = [file["events"][name] for name in "txyp"]
+    counts = {column.shape[0] for column in columns}
+    if len(counts) != 1:
+        raise DataError(f"events/t, x, y and p have different lengths: {sorted(counts)}")
+    size_px = options.sensor_px(usual=(640, 480))
+    offset_us = int(file["t_offset"][()]) if "t_offset" in file else 0
+    for block in _blocks(
+        columns[0].shape[0], columns[0].chunks, start=_start(file, options.start_s)
+    ):
+        t, x, y, p = (column[block] for column in columns)
+        yield events(t.astype(np.int64) + offset_us, x, y, p > 0, size_px)
+
+
+def _mvsec_events(file: Any, options: Options) -> Iterator[Events]:
+    table = file["davis/left/events"]
+    size_px = options.sensor_px(usual=(346, 260))
+    for block in _blocks(table.shape[0], table.chunks):
+        x, y, t_s, p = table[block].T
+        yield events(np.rint(t_s * 1e6), x, y, p > 0, size_px)
+
+
+def _mvsec_frames(file: Any) -> Iterator[Frame]:
+    images, times_s = file["davis/left/image_raw"], file["davis/left/image_raw_ts"]
+    for image, time_s in zip(images, times_s, strict=False):
+        time_ns = round(float(time_s) * 1e6) * 1000
+        yield frame(image, time_ns, time_ns)
+
+
+def _start(file: Any, start_s: float) -> int:
+    """Index of an event at or before `start_s`, by the index of milliseconds of DSEC files."""
+    if start_s == 0 or "ms_to_idx" not in file:
+        return 0
+    index_by_ms = file["ms_to_idx"]
+    ms = int(file["events/t"][0] // 1000 + start_s * 1000)
+    return int(index_by_ms[min(ms, index_by_ms.shape[0] - 1)])
+
+
+def _blocks(count: int, chunks: tuple[int, ...] | None, start: int = 0) -> Iterator[slice]:
+    """Slices of about `_BLOCK` rows that end where chunks end, so that each is unpacked once.
+
+    The first row comes before a later start, for it says when the recording begins.
+    """
+    if start > 0:
+        yield slice(0, 1)
+    rows = chunks[0] if chunks else _BLOCK
+    step = max(1, _BLOCK // rows) * rows
+    for begin in range(start - start % step, count, step):
+        yield slice(max(begin, start), min(begin + step, count))

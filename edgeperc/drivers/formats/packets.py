@@ -1,0 +1,157 @@
+"""From what a decoder yields to the packets of a recording: small, and in order of time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.packet import Events, Frame, Packet, Stamp
+
+Array = NDArray[Any]
+
+
+class Columns(NamedTuple):
+    """Events as columns: t (N,) int64 µs, x and y (N,) uint16, p (N,) bool."""
+
+    t: NDArray[np.int64]
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    p: NDArray[np.bool_]
+
+
+def events(t: Array, x: Array, y: Array, p: Array, size_px: tuple[int, int]) -> Events:
+    """Events as a decoder has them, any integer dtypes, t in µs. size_px: width and height.
+
+    Coordinates beyond uint16 become 65535, which no sensor has, so that the validator sees them.
+    """
+    t = np.ascontiguousarray(t, np.int64)
+    start_us, end_us = (int(t[0]), int(t[-1])) if t.size else (0, 0)
+    return Events(
+        stamp=Stamp(source="", seq=0, start_ns=start_us * 1000, end_ns=end_us * 1000),
+        t=t,
+        x=_pixels(x),
+        y=_pixels(y),
+        p=np.ascontiguousarray(p, np.bool_),
+        width_px=size_px[0],
+        height_px=size_px[1],
+    )
+
+
+def frame(image: Array, start_ns: int, end_ns: int) -> Frame:
+    """A picture and its exposure. image: (H, W) or (H, W, 3) RGB uint8."""
+    stamp = Stamp(source="", seq=0, start_ns=start_ns, end_ns=end_ns)
+    return Frame(stamp=stamp, image=np.ascontiguousarray(image))
+
+
+def cut(packets: Iterable[Packet], *, span_us: int, count: int) -> Iterator[Packet]:
+    """Join and split events into packets of less than `span_us` and at most `count` events.
+
+    Frames pass as they are; events before a frame are not joined with those behind it.
+    """
+    held: list[Events] = []
+    for packet in packets:
+        if isinstance(packet, Frame):
+            yield from _joined(held)
+            held = []
+            yield packet
+            continue
+        for piece in _split(packet, span_us, count):
+            span = piece.stamp.end_ns - held[0].stamp.start_ns if held else 0
+            full = span >= span_us * 1000 or sum(map(len, held)) + len(piece) > count
+            if held and (full or span < 0):
+                yield from _joined(held)
+                held = []
+            held.append(piece)
+    yield from _joined(held)
+
+
+def in_order(packets: Iterable[Packet], *, late_us: int = 500_000) -> Iterator[Packet]:
+    """Put frames, which a file may hold behind younger events, before these by their stamps' ends.
+
+    A frame that comes over `late_us` behind its events stays late. Events keep their order, also
+    where it is wrong. When the input breaks, what is held is yielded before the error.
+    """
+    held: deque[Packet] = deque()
+    try:
+        for packet in packets:
+            end_ns, place = packet.stamp.end_ns, len(held)
+            if isinstance(packet, Frame):
+                while place and _is_younger(held[place - 1], end_ns):
+                    place -= 1
+            held.insert(place, packet)
+            while abs(end_ns - held[0].stamp.end_ns) > late_us * 1000:
+                yield held.popleft()
+    except Exception:
+        yield from held
+        raise
+    yield from held
+
+
+def trim(packets: Iterable[Packet], *, start_us: int, duration_us: int | None) -> Iterator[Packet]:
+    """What lies in [first packet + start, + duration); frames count by their end."""
+    packets = iter(packets)
+    first = next(packets, None)
+    if first is None:
+        return
+    from_us = first.stamp.start_ns // 1000 + start_us
+    until_us = (1 << 62) if duration_us is None else from_us + duration_us
+    for packet in itertools.chain([first], packets):
+        end_us = packet.stamp.end_ns // 1000
+        if packet.stamp.start_ns // 1000 >= until_us:
+            return
+        if isinstance(packet, Frame):
+            if from_us <= end_us < until_us:
+                yield packet
+        elif from_us <= packet.stamp.start_ns // 1000 and end_us < until_us:
+            yield packet
+        elif end_us >= from_us:
+            start, stop = np.searchsorted(packet.t, [from_us, until_us])
+            if stop > start:
+                yield _part(packet, int(start), int(stop))
+
+
+def _is_younger(packet: Packet, end_ns: int) -> bool:
+    return isinstance(packet, Events) and packet.stamp.end_ns > end_ns
+
+
+def _pixels(values: Array) -> NDArray[np.uint16]:
+    if values.dtype != np.uint16:
+        values = np.where((values >= 0) & (values < 0xFFFF), values, 0xFFFF)
+    return np.ascontiguousarray(values, np.uint16)
+
+
+def _split(packet: Events, span_us: int, count: int) -> Iterator[Events]:
+    """Cut where `span_us` or `count` is reached; also where time is in disorder, it moves on."""
+    start = 0
+    while start < len(packet):
+        stop = start + count
+        ahead = packet.t[start:stop]
+        if ahead[-1] - ahead[0] >= span_us or ahead[-1] < ahead[0]:
+            stop = start + max(1, int(np.searchsorted(ahead, ahead[0] + span_us)))
+        yield _part(packet, start, min(stop, len(packet)))
+        start = stop
+
+
+def _joined(parts: list[Events]) -> Iterator[Events]:
+    if len(parts) == 1:
+        yield parts[0]
+    elif parts:
+        t, x, y, p = (np.concatenate([getattr(part, name) for part in parts]) for name in "txyp")
+        yield events(t, x, y, p, (parts[0].width_px, parts[0].height_px))
+
+
+def _part(packet: Events, start: int, stop: int) -> Events:
+    if (start, stop) == (0, len(packet)):
+        return packet
+    stamp = replace(
+        packet.stamp,
+        start_ns=int(packet.t[start]) * 1000,
+        end_ns=int(packet.t[stop - 1]) * 1000,
+    )
+    return packet.slice(start, stop, stamp)

@@ -1,0 +1,131 @@
+"""ROS 1 and ROS 2 bags, by the library rosbags: event packets and pictures of one camera.
+
+Events: event_camera_msgs/EventPacket with encoding evt3, dvs_msgs/EventArray. Pictures:
+sensor_msgs/Image and CompressedImage.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeperc.drivers.formats import Options, salvage
+from edgeperc.drivers.formats.ros_messages import (
+    Cursor,
+    EventPackets,
+    compressed_image,
+    event_array,
+    image,
+)
+from edgeperc.drivers.formats.salvage import Message
+from edgeperc.errors import DataError
+from edgeperc.packet import Packet
+
+EVENT_PACKET, EVENT_ARRAY = "event_camera_msgs/msg/EventPacket", "dvs_msgs/msg/EventArray"
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+
+@dataclass(frozen=True)
+class Bag:
+    """topics: type by name. messages: those of some topics, in order."""
+
+    topics: dict[str, str]
+    messages: Callable[[Set[str]], Iterator[Message]]
+
+
+def read(path: Path, options: Options) -> Iterator[Packet]:
+    """Packets of a bag's one event topic and its one picture topic, or of `options.topics`.
+
+    Events of EventPacket keep the sensor's time, which has nothing to do with ROS time; pictures
+    beside them are moved to it. All else is in ROS time. Raises DataError if the choice of topics
+    is not clear, or for an encoding that is not read.
+    """
+    with ExitStack() as stack:
+        bag = _open(path, stack)
+        chosen = _choose(bag.topics, options.topics)
+        is_evt3 = any(bag.topics[topic] == EVENT_PACKET for topic in chosen)
+        packets = EventPackets(options) if is_evt3 else None
+        is_cdr = not _is_ros1(path)
+        for message in bag.messages(chosen):
+            cursor = Cursor(message.data, cdr=is_cdr)
+            if packets and message.type == EVENT_PACKET:
+                yield packets.decode(cursor)
+            elif message.type == EVENT_ARRAY:
+                yield event_array(cursor, options)
+            else:
+                picture = image(cursor) if message.type == IMAGE else compressed_image(cursor)
+                moved = packets.on_sensor_clock(picture) if packets else picture
+                if moved:
+                    yield moved
+
+
+def _open(path: Path, stack: ExitStack) -> Bag:
+    """A bag by rosbags, or what can be had of a damaged one."""
+    from rosbags import rosbag1, rosbag2
+
+    reader: Any = (rosbag1 if _is_ros1(path) else rosbag2).Reader(path)
+    try:
+        reader.open()
+    except Exception:
+        return _open_folder(path, stack) if path.is_dir() else _open_damaged(path)
+    stack.callback(reader.close)
+
+    def messages(wanted: Set[str]) -> Iterator[Message]:
+        chosen = [connection for connection in reader.connections if connection.topic in wanted]
+        for connection, _, data in reader.messages(chosen):
+            yield Message(connection.topic, connection.msgtype, data)
+
+    return Bag({c.topic: c.msgtype for c in reader.connections}, messages)
+
+
+def _open_folder(path: Path, stack: ExitStack) -> Bag:
+    """The files of a folder whose metadata.yaml is missing or wrong."""
+    files = sorted([*path.glob("*.mcap"), *path.glob("*.db3")])
+    if not files:
+        raise DataError("the folder holds no ROS 2 recording (.mcap or .db3)")
+    bags = [_open(file, stack) for file in files]
+    return Bag(
+        {topic: kind for bag in bags for topic, kind in bag.topics.items()},
+        lambda wanted: itertools.chain.from_iterable(bag.messages(wanted) for bag in bags),
+    )
+
+
+def _open_damaged(path: Path) -> Bag:
+    topics: dict[str, str] = {}
+    try:
+        for message in itertools.islice(salvage.messages(path), 1000):
+            topics.setdefault(message.topic, message.type)
+    except Exception:
+        if not topics:
+            raise
+
+    def messages(wanted: Set[str]) -> Iterator[Message]:
+        return (message for message in salvage.messages(path) if message.topic in wanted)
+
+    return Bag(topics, messages)
+
+
+def _choose(topics: dict[str, str], wanted: tuple[str, ...]) -> Set[str]:
+    """Topics to read: one of events, one of pictures, or both. DataError that lists them else."""
+    found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "none"
+    if missing := set(wanted) - topics.keys():
+        raise DataError(f"no topic {', '.join(sorted(missing))}; there are: {found}")
+    readable = set(wanted) or topics.keys()
+    of_events = {topic for topic in readable if topics[topic] in (EVENT_PACKET, EVENT_ARRAY)}
+    of_pictures = {topic for topic in readable if topics[topic] in (IMAGE, COMPRESSED_IMAGE)}
+    if not of_events and not of_pictures:
+        raise DataError(f"neither event packets nor pictures to read; its topics are: {found}")
+    if len(of_events) > 1 or (not of_events and len(of_pictures) > 1):
+        raise DataError(f"several cameras to read: name one's topics; there are: {found}")
+    return of_events | (of_pictures if len(of_pictures) == 1 else set())
+
+
+def _is_ros1(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        return file.read(7) == b"#ROSBAG"
