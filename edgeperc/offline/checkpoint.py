@@ -41,14 +41,13 @@ _STORAGES = {
 class Weights:
     """What a checkpoint holds.
 
-    state: parameter name -> tensor, on the CPU. arch: keyword arguments of the network, in files
-    that `edgeperc train` wrote. record: numbers beside the weights, such as `best_miou`.
+    state: parameter name -> tensor, on the CPU; the whole file or its entry `state` or `model`.
+    record: numbers beside the weights, such as `best_miou`.
     """
 
     state: dict[str, Tensor]
     sha256: str
     bytes: int
-    arch: dict[str, Any] = field(default_factory=dict)
     record: dict[str, float] = field(default_factory=dict)
 
 
@@ -65,14 +64,13 @@ def read_checkpoint(path: Path) -> Weights:
     if not raw:
         raise ModelError(f"{path}: the file is empty", hint="Download the checkpoint again.")
     content = _unpickle(raw, path)
-    state, arch = content, {}
+    state = content
     if isinstance(content, dict):
         state = next((content[key] for key in ("state", "model") if key in content), content)
-        arch = content.get("arch", {})
-    if not _is_state(state) or not isinstance(arch, dict):
+    if not _is_state(state):
         raise ModelError(f"{path}: holds no table of named tensors")
     record = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, int | float)}
-    return Weights(dict(state), hashlib.sha256(raw).hexdigest(), len(raw), arch, record)
+    return Weights(dict(state), hashlib.sha256(raw).hexdigest(), len(raw), record)
 
 
 def _is_state(state: Any) -> bool:

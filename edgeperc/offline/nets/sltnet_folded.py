@@ -184,7 +184,7 @@ class Transformer(nn.Module):
         self.fire2, self.fc1, self.fc2 = fire2, fc1, fc2
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.fire1(x)).chunk(3, 1)
+        q, k, v = self.qkv(self.fire1(x)).split(self.project.in_channels, 1)
         mask = F.adaptive_max_pool2d(k * v, 1)
         x = x + self.project(q * mask)
         residual: Tensor = self.fc2(self.fc1(self.fire2(x)))

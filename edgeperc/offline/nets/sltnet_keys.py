@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -24,42 +25,43 @@ NEVER_CALLED = re.compile(
 def load_sltnet(weights: Weights) -> SLTNet:
     """Build the network that a checkpoint was trained as, in evaluation mode.
 
-    Reads the published layout and that of `edgeperc train`. Raises ModelError naming the first
-    key that is missing, unknown, of the wrong shape or not finite.
+    Reads the published layout and our own. Raises ModelError naming the first key that is missing,
+    unknown, of the wrong shape or not finite.
     """
-    if weights.arch:
-        net, state = _network(weights.arch), weights.state
-    else:
-        net, state = _published(weights.state)
+    state = weights.state
+    published = any(key.startswith("init_conv.") for key in state)
+    net = _published_net(state) if published else _own_net(state)
     own = net.state_dict()
-    _require(sorted(own.keys() - state.keys()), "lacks")
-    _require(sorted(state.keys() - own.keys()), "has an unknown key")
-    net.load_state_dict({key: _fitting(key, state[key], own[key]) for key in own})
+    names = _published_keys(own) if published else {key: key for key in own}
+    _require([key for key in names.values() if key not in state], "lacks")
+    unknown = sorted(state.keys() - names.values())
+    _require([k for k in unknown if not (published and NEVER_CALLED.match(k))], "has unknown key")
+    net.load_state_dict({key: _fitting(names[key], state[names[key]], own[key]) for key in own})
     return net.eval()
 
 
-def _network(arch: dict[str, object]) -> SLTNet:
-    try:
-        return SLTNet(**arch)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"checkpoint: arch {arch} does not describe an SLTNet: {error}") from None
-
-
-def _published(state: dict[str, Tensor]) -> tuple[SLTNet, dict[str, Tensor]]:
-    """The network of a published checkpoint, and its tensors by our names."""
+def _published_net(state: dict[str, Tensor]) -> SLTNet:
     first, last = "init_conv.0.conv.weight", "classifier.0.conv.weight"
     _require([key for key in (first, last) if key not in state], "lacks")
     width, bins = state[first].shape[:2]
-    modules = published_modules()
-    ours, unknown = {}, []
-    for key, value in state.items():
-        module, _, leaf = key.rpartition(".")
-        if module in modules:
-            ours[f"{modules[module]}.{leaf}"] = value
-        elif not NEVER_CALLED.match(key):
-            unknown.append(key)
-    _require(unknown, "has an unknown key")
-    return SLTNet(state[last].shape[0], bins=bins, width=width), ours
+    return SLTNet(len(state[last]), bins=bins, width=width)
+
+
+def _own_net(state: dict[str, Tensor]) -> SLTNet:
+    first, last = "stem.0.conv.weight", "classifier.weight"
+    _require([key for key in (first, last) if key not in state], "lacks")
+    width, bins = state[first].shape[:2]
+    one, two, three = (
+        sum(f"stage{i}.{j}.reduce.1.weight" in state for j in range(1, 100)) for i in (1, 2, 3)
+    )
+    return SLTNet(len(state[last]), bins=bins, width=width, blocks=(one, two, three))
+
+
+def _published_keys(own: Iterable[str]) -> dict[str, str]:
+    """Our key -> the published one."""
+    modules = {ours: theirs for theirs, ours in published_modules().items()}
+    split = (key.rpartition(".") for key in own)
+    return {f"{module}.{leaf}": f"{modules[module]}.{leaf}" for module, _, leaf in split}
 
 
 def _fitting(key: str, value: Tensor, own: Tensor) -> Tensor:
@@ -72,6 +74,7 @@ def _fitting(key: str, value: Tensor, own: Tensor) -> Tensor:
 
 
 def _require(keys: list[str], what: str) -> None:
+    """Raise ModelError if there are such keys."""
     if keys:
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         raise ModelError(
