@@ -19,6 +19,7 @@ from edgeperc.errors import ConfigError, EdgepercError
 app = typer.Typer(
     help="Edge perception for vision, segmentation and event cameras.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -72,7 +73,9 @@ def serve(
 
 @app.command()
 def replay(
-    recording: Annotated[Path, typer.Argument(help="A recorded file or ROS 2 bag folder.")],
+    recording: Annotated[
+        Path, typer.Argument(metavar="RECORDING", help="A file or ROS 2 bag folder.")
+    ],
     model: Annotated[str | None, typer.Option(help="Model by name or folder.")] = None,
     app_name: Annotated[str | None, typer.Option("--app", help="Use an app's pipelines.")] = None,
     speed: Annotated[
@@ -205,7 +208,8 @@ def models_list(as_json: AsJson = False) -> None:
 
 @models.command("show")
 def models_show(
-    name: Annotated[str, typer.Argument(help="Model by name or folder.")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="By name or folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show a model's card: task, input, classes, accuracy and where it comes from."""
     import msgspec
@@ -226,7 +230,9 @@ def models_show(
 
 @models.command("import")
 def models_import(
-    name: Annotated[str, typer.Argument(help="Model whose card describes the checkpoint.")],
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model whose card describes the checkpoint.")
+    ],
     checkpoint: Annotated[Path, typer.Option(help="Weights in the official layout, a .pth file.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
 ) -> None:
@@ -243,7 +249,7 @@ def models_import(
 
 @models.command("pull")
 def models_pull(
-    name: Annotated[str, typer.Argument(help="Model whose card names URLs.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="Model whose card names URLs.")],
 ) -> None:
     """Download a model's files by URL, resume, and check their sha256."""
     from edgeperc import places
@@ -253,6 +259,89 @@ def models_pull(
     folder = places.data_home() / "models" / card.name
     pull(card, folder)
     Console().print(f"written to {folder}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What to train.")] = "sltnet-twin",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and data; default out/NAME.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and the order of data.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more than usual.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Start anew instead of from the checkpoint.")] = False,
+    threads: Threads = 2,
+) -> None:
+    """Train a network on the digital twin; goes on where an interrupted run stopped."""
+    training = _offline("train")
+    folder = out or Path("out") / name
+    trained = training.train(
+        name, folder, seed=seed, steps=steps, resume=not fresh, threads=threads
+    )
+    Console().print(trained.scores.table(f"{name} on validation streets of the twin"))
+    Console().print(
+        f"trained for {trained.seconds / 60:.1f} minutes, written to {trained.weights}\n"
+        f"make a model of it: edgeperc export {name} --weights {trained.weights} --out MODEL_FOLDER"
+    )
+
+
+@app.command()
+def export(
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model whose card describes the network.")
+    ],
+    weights: Annotated[Path, typer.Option(help="What `edgeperc train` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
+) -> None:
+    """Fold, prune and export trained weights to a model folder that the daemon runs."""
+    from edgeperc import places
+
+    card = places.find_card(name).card
+    folder = out or places.data_home() / "models" / card.name
+    report = _offline("export").export_trained(card, weights, folder)
+    Console().print(report.summary())
+    Console().print(f"written to {folder}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="By name or folder.")],
+    data: Annotated[
+        str, typer.Option(help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder.")
+    ] = "twin",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many windows.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, onnx or spiking.")] = "auto",
+    threads: Threads = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model by IoU of each class, mIoU and accuracy, as the daemon would run it."""
+    from rich.progress import Progress
+
+    scoring = _offline("evaluate")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("windows", total=None)
+        found = scoring.evaluate(
+            model,
+            data,
+            split=split,
+            limit=limit,
+            engine=engine,
+            threads=threads,
+            on_window=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    _print_json(found.as_json()) if as_json else Console().print(found.table())
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="Which figures.")] = "events",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
+) -> None:
+    """Measure speed on this machine, as ratios within one run wherever possible."""
+    from edgeperc.bench import run
+
+    run(suite, json_file)
 
 
 def _offline(module: str) -> Any:
@@ -326,7 +415,8 @@ def main() -> None:
         # typer's usage errors have no common public base class, but they can format themselves.
         if not hasattr(error, "format_message"):
             raise
-        code = _complain(error.format_message(), "see edgeperc --help", 2)
+        message = error.format_message()  # empty where the help was printed instead
+        code = _complain(message, "see edgeperc --help", 2) if message else 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
