@@ -1,0 +1,444 @@
+"""SLTNet on the CPU as what it is: a network whose neurons say one bit.
+
+Its layers are sums of table rows that spikes select; only gates and the two upsamplings of
+real-valued maps multiply. In the stem, at full resolution, pixels that see no event keep the answer
+that an empty window gives them, which is the same to the bit as computing it. Potentials are
+float32 and thresholds exact, so labels differ from another float32 engine's only where the order of
+a sum decides.
+
+The weights come from `edgeperc.offline.spiking_export`; layers and names follow the folded network.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.errors import ModelError
+from edgeperc.spiking import potentials as po
+from edgeperc.spiking import spikes as sp
+from edgeperc.spiking.lanes import LANES
+from edgeperc.spiking.spikes import Convolution, Mask, Potentials, Spikes
+
+Arrays = Mapping[str, NDArray[Any]]
+
+Gate: TypeAlias = NDArray[np.float32] | np.float32
+
+FORMAT = 1
+"""Raised whenever the arrays of a file change their meaning."""
+
+_WORTH_SHARING_PX = 5000
+"""Pixels to compute in a stem layer, about 0.5 ms, from which on waking a second thread pays."""
+
+
+class SpikingEngine:
+    """Labels of a network input, computed spike by spike.
+
+    threads: cores for the full-resolution layers. `labels` may be called from any thread, by one at
+    a time. Raises ModelError if the file is missing or was written by another version.
+    """
+
+    name = "spiking"
+    provider = "CPU"
+
+    def __init__(self, path: Path, *, threads: int = 2) -> None:
+        net = _read(path)
+        self._size = int(net["size"][0]), int(net["size"][1])
+        height, width = self._size
+        self._stem = _Stem(net, height, width, threads)
+        self._stages = [_Stage(_part(net, f"stage{n}")) for n in (1, 2, 3)]
+        self._transformers = [_Transformer(part) for part in _parts(net, "transformers")]
+        self._channels = net["stage3.fire.scale"].size
+        self._skips = [_Skip(_part(net, f"skip{n}")) for n in (1, 2, 3)]
+        self._ups = [_Up(_part(net, f"up{n}")) for n in (1, 2, 3)]
+        self._attention = _dense(net["attention.weight"], net["attention.bias"])
+        self._head = _neurons(_part(net, "head"))
+        self._taps = po.axis((height + 1) // 2, height), po.axis((width + 1) // 2, width)
+        self._label_of = _label_table(net["classifier.weight"])
+
+    def labels(self, tensor: NDArray[np.float32], /) -> NDArray[np.uint8]:
+        """tensor: (bins, h, w) float32 network input. Returns (h, w) uint8 class indices.
+
+        Raises ModelError if (h, w) is not the size that the network was exported for.
+        """
+        if tensor.shape != (self._stem.bins, *self._size):
+            raise ModelError(
+                f"network input is {tensor.shape}, expected {(self._stem.bins, *self._size)}"
+            )
+        o0 = self._stem(np.ascontiguousarray(tensor))
+        o1 = self._stages[0](o0)
+        o2 = self._stages[1](o1)
+        o3 = self._stages[2](o2)
+        y = _potentials(o3, self._channels)
+        for transformer in self._transformers:
+            y = transformer(y)
+        for up, skip, seen in zip(self._ups, reversed(self._skips), (o3, o2, o1), strict=True):
+            y = up(y, skip, seen)
+        po.attend(y, self._attention, self._head)
+        labels = np.empty(self._size, np.uint8)
+        po.classify(y, self._taps, self._label_of, labels)
+        return labels
+
+
+class _Bands:
+    """Runs a kernel over bands of rows on several threads; kernels release the interpreter lock.
+
+    More bands than threads, because events and with them the work gather in a part of the image.
+    """
+
+    def __init__(self, height: int, threads: int) -> None:
+        edges = np.linspace(0, height, 4 * threads + 1).astype(int).tolist()
+        self._all = (0, height)
+        self._rows = list(itertools.pairwise(edges))
+        self._pool = ThreadPoolExecutor(threads, "spiking") if threads > 1 else None
+
+    def __call__(self, kernel: Callable[[tuple[int, int]], None], *, worth: bool = True) -> None:
+        """Call `kernel((first, last))`; in one go where sharing is not `worth` waking threads."""
+        if self._pool is None or not worth:
+            kernel(self._all)
+        else:
+            for _ in self._pool.map(kernel, self._rows):
+                pass
+
+
+class _Stem:
+    """Three convolutions at full, full and half size, computed where their inputs are not at rest.
+
+    At rest is what an empty window gives; `_rest` holds those spikes for each layer.
+    """
+
+    def __init__(self, net: Arrays, height: int, width: int, threads: int) -> None:
+        weight = net["stem.0.weight"]
+        self.bins = weight.shape[1]
+        self._first = _rows(weight, net["stem.0.bias"])
+        self._second = _convolution(_part(net, "stem.1"))
+        self._third = _convolution(_part(net, "stem.2"), stride=2)
+        full, half = (height, width), ((height + 1) // 2, (width + 1) // 2)
+        self._full, self._half = _Bands(full[0], threads), _Bands(half[0], threads)
+        self._occupied = np.zeros(full, np.uint32)
+        self._active: list[Mask] = [np.ones(size, np.uint8) for size in (full, full, half)]
+        self._spikes: list[Spikes] = [
+            np.zeros((*size, sp.words(bias.size)), np.uint32)
+            for size, bias in (
+                (full, self._first[1]),
+                (full, self._second.bias),
+                (half, self._third.bias),
+            )
+        ]
+        self._fire(np.zeros((self.bins, *full), np.float32))
+        self._rest = [spikes.copy() for spikes in self._spikes]
+
+    def __call__(self, grid: NDArray[np.float32]) -> Spikes:
+        sp.find_occupied(grid, self._occupied)
+        sp.spread(self._occupied, 1, self._active[0])
+        sp.spread(self._active[0], 1, self._active[1])
+        sp.spread(self._active[1], 2, self._active[2])
+        for spikes, rest in zip(self._spikes, self._rest, strict=True):
+            np.copyto(spikes, rest)
+        self._fire(grid)
+        return self._spikes[2]
+
+    def _fire(self, grid: NDArray[np.float32]) -> None:
+        one, two, three = self._spikes
+        see_one, see_two, see_three = self._active
+        worth = bool(np.count_nonzero(see_two) > _WORTH_SHARING_PX)
+        self._full(
+            lambda rows: sp.fire_on_grid(grid, self._occupied, self._first, see_one, rows, one),
+            worth=worth,
+        )
+        self._full(
+            lambda rows: sp.convolve_and_fire(one, self._second, see_two, rows, two), worth=worth
+        )
+        self._half(
+            lambda rows: sp.convolve_and_fire(two, self._third, see_three, rows, three), worth=worth
+        )
+
+
+class _Stage:
+    """Half the size: a strided convolution beside a pool, blocks, then neurons."""
+
+    def __init__(self, part: Arrays) -> None:
+        self._conv = _convolution(_part(part, "conv"), stride=2)
+        self._learnt = part["conv.weight"].shape[0]
+        self._pooled = part["pooled"]
+        self._blocks = [_Lmsb(block) for block in _parts(part, "blocks")]
+        self._neurons = _neurons(_part(part, "fire"))
+
+    def __call__(self, spikes: Spikes) -> Spikes:
+        size = _strided(spikes, self._conv)
+        x = np.zeros((*size, self._neurons[0].size), np.float32)
+        sp.convolve(spikes, self._conv, x)
+        if self._pooled.size:
+            even = spikes[: size[0] * 2, : size[1] * 2]
+            pooled = even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2]
+            sp.add_spikes(pooled, sp.channels(self._pooled, pooled.shape[2]), self._learnt, x)
+        for block in self._blocks:
+            block(x)
+        return _fire(x, self._neurons)
+
+
+class _Lmsb:
+    """Multi-scale block: adds `expand(fire(y + near(y) + far(y)))` to potentials, in place."""
+
+    def __init__(self, part: Arrays) -> None:
+        self._squeeze = _neurons(_part(part, "fire"))
+        self._tall = _convolution(_part(part, "tall"))
+        self._wide = _convolution(_part(part, "wide"))
+        self._near, self._far = (_branch(_part(part, name)) for name in ("near", "far"))
+        self._mix = part["mix.scale"], part["mix.shift"]
+        self._expand = sp.convolution(part["expand.weight"])
+
+    def __call__(self, x: Potentials) -> None:
+        y = _convolve_and_fire(_fire(x, self._squeeze), self._tall)
+        y = _convolve_and_fire(y, self._wide)
+        near, near_gate = self._near(y)
+        far, far_gate = self._far(y)
+        mixed = np.empty_like(y)
+        sp.choose(y, near, far, self._truth(near_gate, far_gate), mixed)
+        x += _convolve(mixed, self._expand)
+
+    def _truth(self, near: Gate, far: Gate) -> Spikes:
+        """What y + near gate * near + far gate * far fires for each of the eight cases."""
+        scale, shift = self._mix
+        case = np.arange(8)[:, None]
+        total = (case & 1) + (case >> 1 & 1) * near + (case >> 2) * far
+        return _bits(scale * total + shift > 0)
+
+
+def _branch(part: Arrays) -> Callable[[Spikes], tuple[Spikes, Gate]]:
+    """A branch of an LMSB; one that was pruned away is always silent."""
+    return _Branch(part) if part else lambda y: (np.zeros_like(y), np.float32(0))
+
+
+class _Branch:
+    """Two depthwise layers of neurons and the gate by which each channel of them counts."""
+
+    def __init__(self, part: Arrays) -> None:
+        self._dilation = int(part["dilation"])
+        self._tall = _depthwise_truth(part["tall.weight"], part["tall.bias"])
+        self._wide = _depthwise_truth(part["wide.weight"], part["wide.bias"])
+        self._gate = part["gate"]
+        self._channels = part["tall.weight"].shape[0]
+
+    def __call__(self, y: Spikes) -> tuple[Spikes, Gate]:
+        tall, wide = np.empty_like(y), np.empty_like(y)
+        sp.choose_along(y, (self._dilation, 0), self._tall, tall)
+        sp.choose_along(tall, (0, self._dilation), self._wide, wide)
+        means = np.pad(_channel_means(wide, self._channels), 1)
+        before, here, after = self._gate
+        gate = before * means[:-2] + here * means[1:-1] + after * means[2:]
+        return wide, _sigmoid(gate)
+
+
+class _Transformer:
+    """Spike-driven attention and a two-layer perceptron, both added to the potentials."""
+
+    def __init__(self, part: Arrays) -> None:
+        self._fire1 = _neurons(_part(part, "fire1"))
+        # Each of q, k and v starts a word of its own, so that they meet bit by bit.
+        weights = np.split(part["qkv.weight"], 3)
+        width = weights[0].shape[0]
+        self._words = sp.words(width)
+        fill = self._words * sp.WORD - width
+        self._qkv = sp.convolution(
+            np.concatenate([np.pad(w, ((0, fill), (0, 0), (0, 0), (0, 0))) for w in weights]),
+            np.concatenate([np.pad(b, (0, fill)) for b in np.split(part["qkv.bias"], 3)]),
+        )
+        self._project = _convolution(_part(part, "project"))
+        self._fire2 = _neurons(_part(part, "fire2"))
+        self._fc1 = _convolution(_part(part, "fc1"))
+        self._fc2 = _convolution(_part(part, "fc2"))
+
+    def __call__(self, x: Potentials) -> Potentials:
+        qkv = _convolve_and_fire(_fire(x, self._fire1), self._qkv)
+        n = self._words
+        q, k, v = qkv[..., :n], qkv[..., n : 2 * n], qkv[..., 2 * n : 3 * n]
+        kept = q & np.bitwise_or.reduce(k & v, axis=(0, 1))
+        x += _convolve(kept, self._project)
+        x += _convolve(_convolve_and_fire(_fire(x, self._fire2), self._fc1), self._fc2)
+        return x
+
+
+class _Skip:
+    """Two layers of neurons and a gated mix of their spikes, added to a decoder's potentials."""
+
+    def __init__(self, part: Arrays) -> None:
+        self._tall = _convolution(_part(part, "tall"))
+        self._wide = _convolution(_part(part, "wide"))
+        self._channels = part["wide.weight"].shape[0]
+        self._mix_weight = part["mix.weight"]
+        self._mix = sp.convolution(self._mix_weight)
+        self._squeeze, self._excite = _part(part, "squeeze"), _part(part, "excite")
+        self._pixel = part["pixel.weight"][0].astype(np.float32), float(part["pixel.bias"][0])
+
+    def add_to(self, y: Potentials, seen: Spikes) -> None:
+        """Add this skip of the encoder's spikes to y, (H, W, C)."""
+        spikes = _convolve_and_fire(_convolve_and_fire(seen, self._tall), self._wide)
+        gate = np.empty(spikes.shape[:2], np.float32)
+        sp.pixel_gate(spikes, self._channels, *self._pixel, gate)
+        by_channel = self._mix_weight * self._channel_gate(spikes)[:, None, None]
+        by_channel[np.diag_indices(self._channels)] += 1
+        sp.add_gated(spikes, sp.convolution(by_channel), self._mix, gate, y)
+
+    def _channel_gate(self, spikes: Spikes) -> NDArray[np.float32]:
+        if not self._squeeze:
+            return np.full(self._channels, 0.5, np.float32)
+        means = _channel_means(spikes, self._channels)
+        squeezed = self._squeeze["weight"][:, :, 0, 0] @ means + self._squeeze["bias"] > 0
+        return _sigmoid(self._excite["weight"][:, :, 0, 0] @ squeezed.astype(np.float32))
+
+
+class _Up:
+    """Twice the size: a block or none, plus the skip, through a transposed convolution."""
+
+    def __init__(self, part: Arrays) -> None:
+        blocks = _part(part, "block")
+        self._block = _Lmsb(blocks) if blocks else None
+        weight = part["conv.weight"].transpose(1, 0, 2, 3)
+        self._conv = _dense(weight, part["conv.bias"])
+        self._fires = bool(part["fires"])
+
+    def __call__(self, x: Potentials, skip: _Skip, seen: Spikes) -> Potentials:
+        if self._block is not None:
+            self._block(x)
+        if x.shape[:2] != seen.shape[:2]:
+            x = _resized(x, *seen.shape[:2])
+        skip.add_to(x, seen)
+        out = np.empty((2 * x.shape[0], 2 * x.shape[1], self._conv[1].size), np.float32)
+        po.convolve_up(x, self._conv, out)
+        if self._fires:
+            np.greater(out, 0, out=out)
+        return out
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if arrays.get("format", -1) != FORMAT:
+        raise ModelError(f"{path}: not of format {FORMAT}", hint="export the model again")
+    return arrays
+
+
+def _part(arrays: Arrays, name: str) -> Arrays:
+    """The arrays below `name`."""
+    start = len(name) + 1
+    return {key[start:]: value for key, value in arrays.items() if key.startswith(f"{name}.")}
+
+
+def _parts(arrays: Arrays, name: str) -> list[Arrays]:
+    """The parts `name`.0, `name`.1, … as far as they go."""
+    count = len({key.split(".")[1] for key in arrays if key.startswith(f"{name}.")})
+    return [_part(arrays, f"{name}.{i}") for i in range(count)]
+
+
+def _convolution(part: Arrays, stride: int = 1) -> Convolution:
+    return sp.convolution(part["weight"], part.get("bias"), stride=stride)
+
+
+def _dense(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Potentials, Potentials]:
+    """Weight (out, in, kh, kw) as (kh * kw * in, out) beside its bias, all channels padded."""
+    fill = sp.padded(weight.shape[1]) - weight.shape[1]
+    return _rows(np.pad(weight, ((0, 0), (0, fill), (0, 0), (0, 0))), bias)
+
+
+def _rows(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Potentials, Potentials]:
+    """As `_dense`, with the inputs as they are."""
+    outputs, inputs, height, width = weight.shape
+    table = np.zeros((height * width * inputs, sp.padded(outputs)), np.float32)
+    table[:, :outputs] = weight.transpose(2, 3, 1, 0).reshape(-1, outputs)
+    biases = np.zeros(table.shape[1], np.float32)
+    biases[:outputs] = bias
+    return table, biases
+
+
+def _neurons(part: Arrays) -> tuple[Potentials, Potentials]:
+    """Scale and shift per channel, padded with neurons that never fire."""
+    fill = sp.padded(part["scale"].size) - part["scale"].size
+    scale, shift = (np.pad(part[name], (0, fill)) for name in ("scale", "shift"))
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def _convolve(spikes: Spikes, conv: Convolution) -> Potentials:
+    out = np.empty((*_strided(spikes, conv), conv.bias.size), np.float32)
+    sp.convolve(spikes, conv, out)
+    return out
+
+
+def _convolve_and_fire(spikes: Spikes, conv: Convolution) -> Spikes:
+    height, width = _strided(spikes, conv)
+    out = np.empty((height, width, sp.words(conv.bias.size)), np.uint32)
+    everywhere = np.ones((height, width), np.uint8)
+    sp.convolve_and_fire(spikes, conv, everywhere, (0, height), out)
+    return out
+
+
+def _strided(spikes: Spikes, conv: Convolution) -> tuple[int, int]:
+    height, width = spikes.shape[:2]
+    return -(-height // conv.stride), -(-width // conv.stride)
+
+
+def _fire(potentials: Potentials, neurons: tuple[Potentials, Potentials]) -> Spikes:
+    out = np.empty((*potentials.shape[:2], sp.words(potentials.shape[2])), np.uint32)
+    sp.fire(potentials, *neurons, out)
+    return out
+
+
+def _potentials(spikes: Spikes, channels: int) -> Potentials:
+    """Spikes as 0.0 and 1.0, for residual sums."""
+    out = np.zeros((*spikes.shape[:2], sp.padded(channels)), np.float32)
+    sp.add_spikes(spikes, sp.channels(np.arange(channels), spikes.shape[2]), 0, out)
+    return out
+
+
+def _resized(potentials: Potentials, height: int, width: int) -> Potentials:
+    out = np.empty((height, width, potentials.shape[2]), np.float32)
+    rows, columns = po.axis(potentials.shape[0], height), po.axis(potentials.shape[1], width)
+    po.resize(potentials, rows, columns, out)
+    return out
+
+
+def _channel_means(spikes: Spikes, channels: int) -> NDArray[np.float32]:
+    counts = np.empty(spikes.shape[2] * sp.WORD, np.int64)
+    sp.count_spikes(spikes, counts)
+    means: NDArray[np.float32] = counts[:channels] / np.float32(spikes.shape[0] * spikes.shape[1])
+    return means.astype(np.float32)
+
+
+def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (1 / (1 + np.exp(-x))).astype(np.float32)
+
+
+def _bits(fired: NDArray[np.bool_]) -> Spikes:
+    """(..., C) bool as (..., words) uint32."""
+    channels = fired.shape[-1]
+    fill = [(0, 0)] * (fired.ndim - 1) + [(0, sp.words(channels) * sp.WORD - channels)]
+    packed = np.packbits(np.pad(fired, fill), axis=-1, bitorder="little")
+    return packed.view(np.uint32)
+
+
+def _depthwise_truth(weight: NDArray[Any], bias: NDArray[Any]) -> Spikes:
+    """(8, words): whether each channel fires for each pattern of its three taps."""
+    taps = weight.reshape(-1, 3).T
+    case = (np.arange(8)[:, None] >> np.arange(3)) & 1
+    return _bits(case @ taps + bias > 0)
+
+
+def _label_table(weight: NDArray[Any]) -> NDArray[np.uint8]:
+    """(65536,) label of each pattern of up to 16 spikes: the class of the largest logit."""
+    channels = weight.shape[1]
+    if channels > LANES:
+        raise ModelError(f"{channels} channels before the classifier, the most is {LANES}")
+    patterns = (np.arange(1 << LANES)[:, None] >> np.arange(channels)) & 1
+    logits = patterns @ weight[:, :, 0, 0].T.astype(np.float64)
+    labels: NDArray[np.uint8] = logits.argmax(1).astype(np.uint8)
+    return labels
