@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from edgeperc.offline.datasets import (
     TRAINING_STREETS,
     TWIN_CAMERA,
     TWIN_WINDOW_US,
+    TWIN_WINDOWS_A_STREET,
     cached_twin,
 )
 from edgeperc.offline.nets.lif import LIF
@@ -39,7 +40,7 @@ from edgeperc.offline.score import Scores, confusion_matrix, score
 from edgeperc.represent import RECIPES
 from edgeperc.twin.render import CLASSES
 
-VALIDATION_STREETS = range(15_000, 15_002)
+VALIDATION_STREETS = range(15_000, 15_010)
 """Watched during training; the streets that `evaluate` reports are others again."""
 INPUT = Input(
     kind="events",
@@ -69,6 +70,8 @@ class Settings:
     validate_every: int = 300
     settle_batches: int = 100
     streets: int = len(TRAINING_STREETS)
+    validation_streets: int = 2
+    windows_a_street: int = TWIN_WINDOWS_A_STREET
 
 
 SETTINGS = {"sltnet-twin": Settings()}
@@ -89,16 +92,19 @@ def train(
     out_dir: Path,
     *,
     seed: int = 0,
-    settings: Settings | None = None,
+    steps: int | None = None,
     resume: bool = True,
     threads: int = 2,
+    settings: Settings | None = None,
     console: Console | None = None,
 ) -> Trained:
     """Train a network into `out_dir`; goes on from the checkpoint there, unless resume is False.
 
-    Raises ConfigError for a name that cannot be trained or a checkpoint of another run.
+    steps: instead of the number in the settings, which are those of `name` unless given. Raises
+    ConfigError for a name that cannot be trained or a checkpoint of another run.
     """
     settings = settings or _settings(name)
+    settings = replace(settings, steps=steps or settings.steps)
     torch.set_num_threads(threads)
     out_dir.mkdir(parents=True, exist_ok=True)
     with _progress(console or Console()) as progress:
@@ -106,7 +112,11 @@ def train(
         run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data))
         if resume:
             run.load()
-        run.fit(data, validation, progress)
+        try:
+            run.fit(data, validation, progress)
+        except KeyboardInterrupt:
+            run.save()
+            raise
         settle_statistics(run.net, _whole_pictures(data, seed, settings.settle_batches))
     scores, firing = validate(run.net, validation)
     weights = out_dir / "weights.pt"
@@ -145,6 +155,7 @@ class _Run:
             if self.step % self.settings.checkpoint_every == 0:
                 self.save()
             progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  mIoU {miou}")
+        self.save()
 
     def _advance(self, data: Dataset) -> float:
         for group in self._optimiser.param_groups:
@@ -265,10 +276,19 @@ def _settings(name: str) -> Settings:
 def _twin_data(
     cache: Path, settings: Settings, processes: int, progress: Progress
 ) -> tuple[Dataset, Dataset]:
-    streets = [TRAINING_STREETS[: settings.streets], VALIDATION_STREETS]
+    streets = (
+        TRAINING_STREETS[: settings.streets],
+        VALIDATION_STREETS[: settings.validation_streets],
+    )
     task = progress.add_task("draw streets", total=sum(map(len, streets)), note="")
     training, validation = (
-        cached_twin(seeds, cache, processes=processes, on_street=lambda: progress.advance(task))
+        cached_twin(
+            seeds,
+            cache,
+            windows_a_street=settings.windows_a_street,
+            processes=processes,
+            on_street=lambda: progress.advance(task),
+        )
         for seeds in streets
     )
     return training, validation

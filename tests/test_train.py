@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from edgeperc.errors import ConfigError
+from edgeperc.offline import train
+from edgeperc.offline.datasets import TRAINING_STREETS, cached_twin
+from edgeperc.offline.nets.sltnet import SLTNet
+from edgeperc.offline.samples import IGNORE, Dataset
+
+TINY = train.Settings(
+    width=8,
+    steps=6,
+    batch=2,
+    crop_px=64,
+    warm_up_steps=2,
+    checkpoint_every=2,
+    validate_every=4,
+    settle_batches=1,
+    streets=1,
+    validation_streets=1,
+    windows_a_street=2,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the two tiny streets are drawn already."""
+    folder = tmp_path_factory.mktemp("run") / "cache"
+    for street in (TRAINING_STREETS[0], train.VALIDATION_STREETS[0]):
+        cached_twin([street], folder, windows_a_street=2, processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(cache: Path) -> Dataset:
+    return cached_twin(TRAINING_STREETS[:1], cache, windows_a_street=2, processes=1)
+
+
+def run_in(folder: Path, cache: Path, **options: object) -> tuple[train.Trained, str]:
+    folder.mkdir(exist_ok=True)
+    if not (folder / "cache").exists():
+        (folder / "cache").symlink_to(cache)
+    shown = io.StringIO()
+    defaults = {"settings": TINY, "threads": 1, "console": Console(file=shown, width=120)}
+    trained = train.train("sltnet-twin", folder, **{**defaults, **options})  # type: ignore[arg-type]
+    return trained, shown.getvalue()
+
+
+def weights(trained: train.Trained) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(trained.weights, weights_only=True)
+    return state
+
+
+def test_a_run_reports_and_leaves_weights_that_load(tmp_path: Path, cache: Path) -> None:
+    trained, shown = run_in(tmp_path, cache)
+    assert "step 4: loss" in shown
+    assert "mIoU" in shown
+    assert 0 <= trained.scores.miou <= 1
+    assert trained.scores.pixels == 2 * 260 * 346
+    assert len(trained.firing) > 96
+    SLTNet(6, width=8).load_state_dict(weights(trained), strict=True)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cache: Path) -> None:
+    whole, _ = run_in(tmp_path / "whole", cache)
+
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    (folder / "cache").symlink_to(cache)
+    code = (
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from edgeperc.offline import train\n"
+        f"settings = train.{TINY!r}\n"
+        "train.train('sltnet-twin', Path(sys.argv[1]), settings=settings, threads=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    checkpoint = folder / "checkpoint.pt"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(checkpoint, weights_only=True)["step"] in (2, 4, 6)
+
+    resumed, _ = run_in(folder, cache)
+    torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-5, rtol=1e-5)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, cache: Path) -> None:
+    run_in(tmp_path, cache, steps=2)
+    with pytest.raises(ConfigError, match="another seed or other settings"):
+        run_in(tmp_path, cache, steps=2, seed=1)
+    run_in(tmp_path, cache, steps=2, seed=1, resume=False)
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    train._save({"step": 1}, path)
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        train._save({"step": Bomb()}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_an_unknown_name_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot train 'resnet'"):
+        train.train("resnet", tmp_path)
+
+
+def test_batches_depend_on_seed_and_step_alone(data: Dataset) -> None:
+    settings = train.Settings(crop_px=64, batch=3)
+    voxels, labels = train.batch(data, (3, 7), settings)
+    again = train.batch(data, (3, 7), settings)
+    other = train.batch(data, (3, 8), settings)
+    assert voxels.shape == (3, 5, 264, 64)
+    assert labels.shape == (3, 264, 64)
+    assert torch.equal(voxels, again[0])
+    assert torch.equal(labels, again[1])
+    assert not torch.equal(voxels, other[0])
+    assert torch.all(labels[:, 260:] == IGNORE)
+
+
+def test_crops_and_mirrors_keep_voxels_and_labels_together(data: Dataset) -> None:
+    """Each crop must be found in one of the pictures, voxels and labels at the same place."""
+    settings = train.Settings(crop_px=64, batch=8)
+    voxels, labels = train.batch(data, (0, 0), settings)
+    pairs = [train.network_pair(data.read(k)) for k in range(len(data))]
+    for grid, truth in zip(voxels.numpy(), labels.numpy(), strict=True):
+        places = {
+            (k, start, step)
+            for k, (whole, _) in enumerate(pairs)
+            for step in (1, -1)
+            for start in range(352 - 64 + 1)
+            if np.array_equal(whole[:, :, start : start + 64][:, :, ::step], grid)
+        }
+        assert len(places) == 1
+        (k, start, step) = places.pop()
+        assert np.array_equal(pairs[k][1][:, start : start + 64][:, ::step], truth)
+
+
+def test_rare_classes_weigh_more(data: Dataset) -> None:
+    weights = train.class_weights(data)
+    counts = sum(np.bincount(s.labels.ravel(), minlength=6) for s in data)
+    order = np.argsort(counts)
+    assert torch.all(torch.diff(weights[torch.from_numpy(order.copy())]) <= 0)
+    shares = torch.from_numpy(counts / counts.sum())
+    assert torch.sum(weights * shares) == pytest.approx(1, rel=0.05)
+
+
+def test_settled_statistics_are_the_average_over_all_pictures() -> None:
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.fill_(99)
+    pictures = [torch.randn(1, 2, 8, 8) + k for k in range(4)]
+    train.settle_statistics(nn.Sequential(norm), iter(pictures))
+    expected = torch.stack([p.mean((0, 2, 3)) for p in pictures]).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected)
+    assert norm.momentum == 0.1
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    settings = train.Settings(steps=100, warm_up_steps=10)
+    factors = [train._schedule(step, settings) for step in range(100)]
+    assert np.all(np.diff(factors[:10]) > 0)
+    assert factors[9] == factors[10] == 1
+    assert np.all(np.diff(factors[10:]) < 0)
+    assert factors[-1] < 0.001
