@@ -35,6 +35,7 @@ MODES = {"latest": pb.DeliveryPolicy.MODE_LATEST, "queue": pb.DeliveryPolicy.MOD
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),  # a raw map of a large sensor exceeds 4 MB
     ("grpc.enable_http_proxy", 0),  # a robot is never behind the web proxy
+    ("grpc.max_reconnect_backoff_ms", 5_000),  # of itself it would go up to two minutes
     ("grpc.keepalive_time_ms", 20_000),  # notices a daemon that lost its network
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -70,7 +71,8 @@ class Client:
     """A connection to one daemon; made by `connect`, closed by `with` or `close`.
 
     Its methods may be called from several threads. They raise DeviceError when the daemon cannot be
-    reached, ConfigError when it refuses what was asked.
+    reached, ConfigError when it refuses what was asked. After a DeviceError they may be called again:
+    the connection is made anew.
     """
 
     def __init__(self, address: str, *, timeout_s: float = 5.0) -> None:
@@ -111,7 +113,7 @@ class Client:
             encoding=ENCODINGS[encoding],
             delivery=pb.DeliveryPolicy(mode=MODES[mode], depth=depth, max_rate_hz=max_rate_hz),
         )
-        call = self._rpcs.Subscribe(request)
+        call = self._call(self._rpcs.Subscribe, request)
         call.initial_metadata()  # waits until the daemon has let us in, or not
         if not call.is_active() and call.code() != grpc.StatusCode.OK:
             raise self._readable(call)
@@ -150,9 +152,15 @@ class Client:
 
     def _ask(self, rpc: Callable[..., Any], request: Any) -> Any:
         try:
-            return rpc(request, timeout=self.timeout_s)
+            return self._call(rpc, request, timeout=self.timeout_s)
         except grpc.RpcError as error:
             raise self._readable(error) from error
+
+    def _call(self, rpc: Callable[..., Any], request: Any, **options: Any) -> Any:
+        try:
+            return rpc(request, **options)
+        except ValueError as error:  # what grpc says of a closed channel
+            raise DeviceError(f"the connection to {self.address} is closed") from error
 
     def _readable(self, error: Any) -> EdgepercError:
         """Say a failed call in the house's words. error: a grpc.Call that has ended."""
@@ -166,7 +174,7 @@ class Client:
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return DeviceError(
                 f"what answers at {self.address} is no edgeperc daemon, or a much older one",
-                hint="edgeperc serve prints the address that it listens on.",
+                hint="edgeperc serve prints the address that it listens on",
             )
         return DeviceError(f"{self.address}: {details} ({code.name.lower()})")
 

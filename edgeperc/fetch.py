@@ -123,7 +123,7 @@ def _complete(url: str, part: IO[bytes], sha256: str, size: int) -> None:
         part.truncate(0)
         raise ModelError(
             f"{url} is not the file that is wanted: its sha256 is {found}, not {sha256}",
-            hint="it was removed; ask whoever offers it, or correct the sha256 in model.toml.",
+            hint="it was removed; ask whoever offers it, or correct the sha256 in model.toml",
         )
 
 
@@ -142,7 +142,7 @@ def _receive(url: str, part: IO[bytes], size: int) -> None:
                 if part.seek(0, os.SEEK_END) <= start:
                     raise ModelError(
                         f"{url} cannot be reached: {error}",
-                        hint="check the network and try again; what has come already is kept.",
+                        hint="check the network and try again; what has come already is kept",
                     ) from error
                 time.sleep(RETRY_S)
     part.flush()
@@ -213,19 +213,19 @@ def _check_size(url: str, part: IO[bytes], *, done: int, total: int | None, size
     if size and total != size:
         raise ModelError(
             f"{url} has {total} bytes, but {size} are wanted",
-            hint="the file there has changed; correct `bytes` and `sha256` in model.toml.",
+            hint="the file there has changed; correct `bytes` and `sha256` in model.toml",
         )
     free = shutil.disk_usage(Path(part.name).parent).free
     if total and total - done > free:
         raise ModelError(
             f"{part.name}: {total - done} bytes are to come, but {free} are free",
-            hint="make room and try again; what has come already is kept.",
+            hint="make room and try again; what has come already is kept",
         )
 
 
 def _refused(url: str, error: urllib.error.HTTPError) -> ModelError:
     if error.code in (408, 429) or error.code >= 500:
-        hint = "the server is in trouble; try again later, what has come already is kept."
+        hint = "the server is in trouble; try again later, what has come already is kept"
     else:
         hint = "is the URL in model.toml right?"
     return ModelError(f"{url}: the server answers {error.code} {error.reason}", hint=hint)

@@ -135,6 +135,23 @@ def test_iterator_ends_when_the_client_is_closed_elsewhere(client: Client) -> No
         assert waiting.result(timeout=20) == []
 
 
+def test_closed_client_says_so(client: Client) -> None:
+    client.close()
+    with pytest.raises(DeviceError, match="is closed"):
+        client.subscribe()
+    with pytest.raises(DeviceError, match="is closed"):
+        client.sources()
+
+
+def test_client_finds_a_daemon_that_comes_back(sink: Grpc, client: Client) -> None:
+    sink.close()
+    with pytest.raises(DeviceError, match="no daemon"):
+        client.subscribe()
+    again = Grpc(listen=sink.address, inventory=INVENTORY)
+    eventually(client.subscribe)
+    again.close()
+
+
 def test_leaving_a_loop_gives_the_stream_back(sink: Grpc, client: Client) -> None:
     def two_rounds() -> None:
         for mode in ("latest", "queue"):

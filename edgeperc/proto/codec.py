@@ -60,7 +60,7 @@ def from_message(message: pb.Result) -> Result:
         return Detections(**_detection_arrays(message.detections), **about)
     raise DataError(
         "the daemon sent a kind of result that this version does not know",
-        hint="install the daemon's version of edgeperc here, too.",
+        hint="install the daemon's version of edgeperc here, too",
     )
 
 

@@ -61,7 +61,7 @@ class Grpc:
         if not (insecure or _is_loopback(host)):
             raise ConfigError(
                 f'grpc sink: listen = "{listen}" would serve everybody on the network',
-                hint="listen on 127.0.0.1, or set insecure = true if the network is trusted.",
+                hint="listen on 127.0.0.1, or set insecure = true if the network is trusted",
             )
         self._perception = _Perception(inventory, Seats(max_streams))
         standard = Seats(STANDARD_STREAMS)
@@ -223,5 +223,5 @@ def _bind(server: grpc.Server, host: str, port: int) -> int:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise ConfigError(
             f"grpc sink: cannot listen on {address}: {reason}",
-            hint="is another edgeperc running? Set another `listen`; port 0 picks a free one.",
+            hint="is another edgeperc running? Set another `listen`; port 0 picks a free one",
         ) from error
