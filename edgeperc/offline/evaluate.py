@@ -37,16 +37,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """One line a class, then the summary."""
-        table = Table(
-            title=f"{self.model} on {self.data}, {self.windows} windows", box=None, pad_edge=False
-        )
-        table.add_column("class")
-        table.add_column("IoU %", justify="right")
-        for name, iou in self.scores.iou.items():
-            table.add_row(name, "-" if iou is None else f"{100 * iou:.2f}")
-        table.add_row("[bold]mIoU[/bold]", f"[bold]{100 * self.scores.miou:.2f}[/bold]")
-        table.add_row("[bold]accuracy[/bold]", f"[bold]{100 * self.scores.accuracy:.2f}[/bold]")
-        return table
+        return self.scores.table(f"{self.model} on {self.data}, {self.windows} windows")
 
 
 def evaluate(

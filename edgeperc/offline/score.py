@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 Labels = NDArray[np.uint8]
 Confusion = NDArray[np.int64]
@@ -24,6 +25,17 @@ class Scores:
     miou: float
     accuracy: float
     pixels: int
+
+    def table(self, title: str) -> Table:
+        """One line a class, then the summary, in percent."""
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table.add_column("class")
+        table.add_column("IoU %", justify="right")
+        for name, iou in self.iou.items():
+            table.add_row(name, "-" if iou is None else f"{100 * iou:.2f}")
+        table.add_row("[bold]mIoU[/bold]", f"[bold]{100 * self.miou:.2f}[/bold]")
+        table.add_row("[bold]accuracy[/bold]", f"[bold]{100 * self.accuracy:.2f}[/bold]")
+        return table
 
 
 def confusion_matrix(truth: Labels, answer: Labels, classes: int) -> Confusion:

@@ -190,7 +190,7 @@ class _Run:
         if state["run"] != self._identity():
             raise ConfigError(
                 f"{self._path}: belongs to a run with another seed or other settings",
-                hint="choose another --out, or start afresh with --no-resume",
+                hint="choose another --out, or start anew with --fresh",
             )
         self.net.load_state_dict(state["net"])
         self._optimiser.load_state_dict(state["optimiser"])
