@@ -40,11 +40,10 @@ KINDS = {
 }
 
 
-def read(path: Path, **options: Any) -> list[Packet]:
+def read(path: Path, *, span_us: int = 10_000, count: int = 1 << 17, **told: Any) -> list[Packet]:
     """A whole file, in this process, every packet checked."""
     reader = importlib.import_module(f"edgeperc.drivers.formats.{sniff(path).module}")
-    told = Options(**options)
-    small = cut(reader.read(path, told), span_us=told.packet_us, count=told.packet_events)
+    small = cut(reader.read(path, Options(**told)), span_us=span_us, count=count)
     return list(Validator("raise").stream(in_order(small)))
 
 
@@ -85,7 +84,7 @@ def test_pictures_lie_between_the_events_of_their_time(
 
 @pytest.mark.parametrize("kind", ["evt3", "text_s", "aedat4"])
 def test_packets_are_no_larger_than_asked(kind: str, written: Written) -> None:
-    packets = read(written(kind), packet_us=3_000, packet_events=100)
+    packets = read(written(kind), span_us=3_000, count=100)
     events = [packet for packet in packets if isinstance(packet, Events)]
     assert max(map(len, events)) <= 100
     assert max(packet.t[-1] - packet.t[0] for packet in events) < 3_000

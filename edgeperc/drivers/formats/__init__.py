@@ -57,6 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader may be told.
 
     width_px, height_px: the sensor, where the file does not say; what a camera should deliver.
+    start_s: what comes earlier than this after the first packet may be skipped.
     """
 
     width_px: int | None = None
@@ -64,8 +65,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: float | None = None
     topics: tuple[str, ...] = ()
     start_s: float = 0.0
-    packet_us: int = 10_000
-    packet_events: int = 1 << 17
 
     def sensor_px(
         self, in_file: tuple[int, int] | None = None, *, usual: tuple[int, int]

@@ -15,6 +15,7 @@ from edgeperc.errors import DataError
 from edgeperc.packet import Events, Frame, Packet
 
 _BLOCK = 1 << 18
+_BETWEEN_PICTURES_US = 10_000
 
 
 def read(path: Path, options: Options) -> Iterator[Packet]:
@@ -31,11 +32,7 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
             yield from _dsec(file, options)
         elif "davis/left/events" in file:
             pictures = _mvsec_frames(file) if "davis/left/image_raw" in file else iter(())
-            small = cut(
-                _mvsec_events(file, options),
-                span_us=options.packet_us,
-                count=options.packet_events,
-            )
+            small = cut(_mvsec_events(file, options), span_us=_BETWEEN_PICTURES_US, count=_BLOCK)
             yield from heapq.merge(small, pictures, key=lambda packet: packet.stamp.end_ns)
         else:
             raise DataError(

@@ -75,21 +75,17 @@ def in_order(packets: Iterable[Packet], *, late_us: int = 500_000) -> Iterator[P
     """Put frames, which a file may hold behind younger events, before these by their stamps' ends.
 
     A frame that comes over `late_us` behind its events stays late. Events keep their order, also
-    where it is wrong. When the input breaks, what is held is yielded before the error.
+    where it is wrong.
     """
     held: deque[Packet] = deque()
-    try:
-        for packet in packets:
-            end_ns, place = packet.stamp.end_ns, len(held)
-            if isinstance(packet, Frame):
-                while place and _is_younger(held[place - 1], end_ns):
-                    place -= 1
-            held.insert(place, packet)
-            while abs(end_ns - held[0].stamp.end_ns) > late_us * 1000:
-                yield held.popleft()
-    except Exception:
-        yield from held
-        raise
+    for packet in packets:
+        end_ns, place = packet.stamp.end_ns, len(held)
+        if isinstance(packet, Frame):
+            while place and _is_younger(held[place - 1], end_ns):
+                place -= 1
+        held.insert(place, packet)
+        while abs(end_ns - held[0].stamp.end_ns) > late_us * 1000:
+            yield held.popleft()
     yield from held
 
 
@@ -116,6 +112,34 @@ def trim(packets: Iterable[Packet], *, start_us: int, duration_us: int | None) -
                 yield _part(packet, int(start), int(stop))
 
 
+def numbered(packets: Iterable[Packet], source: str) -> Iterator[Packet]:
+    """Stamp packets with their source and a count without gaps."""
+    for seq, packet in enumerate(packets):
+        yield replace(packet, stamp=replace(packet.stamp, source=source, seq=seq))
+
+
+class UntilError:
+    """Packets up to the first error, which is kept for `reraise`.
+
+    So whoever holds packets back, as `cut` and `in_order` do, comes to hand them on.
+    """
+
+    def __init__(self, packets: Iterable[Packet]) -> None:
+        self._packets = packets
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Packet]:
+        try:
+            yield from self._packets
+        except Exception as error:
+            self._error = error
+
+    def reraise(self) -> None:
+        """Raise the error, if there was one."""
+        if self._error:
+            raise self._error
+
+
 def _is_younger(packet: Packet, end_ns: int) -> bool:
     return isinstance(packet, Events) and packet.stamp.end_ns > end_ns
 
@@ -127,15 +151,16 @@ def _pixels(values: Array) -> NDArray[np.uint16]:
 
 
 def _split(packet: Events, span_us: int, count: int) -> Iterator[Events]:
-    """Cut where `span_us` or `count` is reached; also where time is in disorder, it moves on."""
+    """Cut where `span_us` or `count` is reached, or time has run backwards on the whole."""
     start = 0
     while start < len(packet):
-        stop = start + count
-        ahead = packet.t[start:stop]
-        if ahead[-1] - ahead[0] >= span_us or ahead[-1] < ahead[0]:
-            stop = start + max(1, int(np.searchsorted(ahead, ahead[0] + span_us)))
-        yield _part(packet, start, min(stop, len(packet)))
-        start = stop
+        ahead = packet.t[start : start + count]
+        if ahead[-1] < ahead[0]:
+            ahead = ahead[: 1 + np.argmax(np.diff(ahead) < 0)]
+        if ahead[-1] - ahead[0] >= span_us:
+            ahead = ahead[: max(1, np.searchsorted(ahead, ahead[0] + span_us))]
+        yield _part(packet, start, start + ahead.size)
+        start += ahead.size
 
 
 def _joined(parts: list[Events]) -> Iterator[Events]:
