@@ -167,7 +167,7 @@ class _Stage:
     def __init__(self, part: Arrays) -> None:
         self._conv = _convolution(_part(part, "conv"), stride=2)
         self._learnt = part["conv.weight"].shape[0]
-        self._pooled = part["pooled"]
+        self._pooled = sp.channels(part["pooled"], sp.words(part["conv.weight"].shape[1]))
         self._blocks = [_Lmsb(block) for block in _parts(part, "blocks")]
         self._neurons = _neurons(_part(part, "fire"))
 
@@ -175,10 +175,10 @@ class _Stage:
         size = _strided(spikes, self._conv)
         x = np.zeros((*size, self._neurons[0].size), np.float32)
         sp.convolve(spikes, self._conv, x)
-        if self._pooled.size:
+        if self._pooled.bits.size:
             even = spikes[: size[0] * 2, : size[1] * 2]
             pooled = even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2]
-            sp.add_spikes(pooled, sp.channels(self._pooled, pooled.shape[2]), self._learnt, x)
+            sp.add_spikes(pooled, self._pooled, self._learnt, x)
         for block in self._blocks:
             block(x)
         return _fire(x, self._neurons)
@@ -273,8 +273,7 @@ class _Skip:
         self._tall = _convolution(_part(part, "tall"))
         self._wide = _convolution(_part(part, "wide"))
         self._channels = part["wide.weight"].shape[0]
-        self._mix_weight = part["mix.weight"]
-        self._mix = sp.convolution(self._mix_weight)
+        self._mix, _ = _dense(part["mix.weight"], np.zeros(self._channels))
         self._squeeze, self._excite = _part(part, "squeeze"), _part(part, "excite")
         self._pixel = part["pixel.weight"][0].astype(np.float32), float(part["pixel.bias"][0])
 
@@ -283,16 +282,15 @@ class _Skip:
         spikes = _convolve_and_fire(_convolve_and_fire(seen, self._tall), self._wide)
         gate = np.empty(spikes.shape[:2], np.float32)
         sp.pixel_gate(spikes, self._channels, *self._pixel, gate)
-        by_channel = self._mix_weight * self._channel_gate(spikes)[:, None, None]
-        by_channel[np.diag_indices(self._channels)] += 1
-        sp.add_gated(spikes, sp.convolution(by_channel), self._mix, gate, y)
+        po.add_enhanced(spikes, self._channel_gate(spikes), gate, self._mix, y)
 
     def _channel_gate(self, spikes: Spikes) -> NDArray[np.float32]:
         if not self._squeeze:
-            return np.full(self._channels, 0.5, np.float32)
+            return np.full(self._mix.shape[0], 0.5, np.float32)
         means = _channel_means(spikes, self._channels)
         squeezed = self._squeeze["weight"][:, :, 0, 0] @ means + self._squeeze["bias"] > 0
-        return _sigmoid(self._excite["weight"][:, :, 0, 0] @ squeezed.astype(np.float32))
+        gate = _sigmoid(self._excite["weight"][:, :, 0, 0] @ squeezed.astype(np.float32))
+        return np.pad(gate, (0, self._mix.shape[0] - gate.size))
 
 
 class _Up:

@@ -5,6 +5,7 @@ Potentials are (H, W, C) float32, C padded with zeros to a multiple of 16.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,32 @@ from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
 from edgeperc.spiking.lanes import LANES, add_product, fires_between
-from edgeperc.spiking.spikes import Potentials
+from edgeperc.spiking.spikes import Potentials, Spikes
+
+
+@kernel()
+def add_enhanced(
+    spikes: Spikes,
+    channel_gate: Potentials,
+    pixel_gate: Potentials,
+    weight: Potentials,
+    out: Potentials,
+) -> None:
+    """Make out += x + (x * (channel gate + pixel gate)) @ weight, x the spikes as numbers.
+
+    channel_gate: (C,); pixel_gate: (H, W); weight: (C, outputs).
+    """
+    gated = np.empty(channel_gate.size, np.float32)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            fired = np.uint32(0)
+            for c in range(gated.size):
+                bit = (spikes[y, x, c >> 5] >> np.uint32(c & 31)) & np.uint32(1)
+                fired |= bit
+                gated[c] = np.float32(bit) * (channel_gate[c] + pixel_gate[y, x])
+                out[y, x, c] += np.float32(bit)
+            if fired:
+                add_product(out[y, x], gated, weight, np.uint64(0))
 
 
 @kernel()
@@ -91,6 +117,7 @@ class Axis(NamedTuple):
     share: NDArray[np.float32]
 
 
+@lru_cache
 def axis(size: int, wanted: int) -> Axis:
     """Taps that resize `size` pixels to `wanted`, as torch and onnxruntime place them."""
     places = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(size / wanted)

@@ -113,7 +113,7 @@ def _convolve_pixel(spikes: Spikes, conv: Convolution, y: int, x: int, total: Po
     height, width, depth = spikes.shape
     top, left = y * conv.stride - conv.height // 2, x * conv.stride - conv.width // 2
     bits, patterns = np.uint32(conv.bits), np.uint64(1 << conv.bits)
-    mask = np.uint32((1 << conv.bits) - 1)
+    mask, quad = np.uint32((1 << conv.bits) - 1), np.uint32((1 << (4 * conv.bits)) - 1)
     for c in range(total.size):
         total[c] = conv.bias[c]
     for i in range(max(0, -top), min(conv.height, height - top)):
@@ -125,14 +125,15 @@ def _convolve_pixel(spikes: Spikes, conv: Convolution, y: int, x: int, total: Po
                     row += np.uint64(conv.groups) * patterns
                     continue
                 for _ in range(conv.groups >> 2):
-                    a = row + np.uint64(word & mask)
-                    b = row + patterns + np.uint64((word >> bits) & mask)
-                    word = (word >> bits) >> bits
-                    c = row + patterns + patterns + np.uint64(word & mask)
-                    d = row + patterns + patterns + patterns + np.uint64((word >> bits) & mask)
-                    word = (word >> bits) >> bits
+                    if word & quad != 0:
+                        a = row + np.uint64(word & mask)
+                        b = row + patterns + np.uint64((word >> bits) & mask)
+                        upper = (word >> bits) >> bits
+                        c = row + patterns + patterns + np.uint64(upper & mask)
+                        d = row + patterns + patterns + patterns + np.uint64((upper >> bits) & mask)
+                        add_rows(total, conv.table, (a, b, c, d))
+                    word = (((word >> bits) >> bits) >> bits) >> bits
                     row += patterns << np.uint64(2)
-                    add_rows(total, conv.table, (a, b, c, d))
 
 
 @kernel(inline="always")
@@ -345,18 +346,3 @@ def _popcount(word: np.uint32) -> np.uint32:
     word = (word + (word >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
     total: np.uint32 = ((word * np.uint32(0x01010101)) & np.uint32(0xFFFFFFFF)) >> np.uint32(24)
     return total
-
-
-@kernel()
-def add_gated(
-    spikes: Spikes, plain: Convolution, gated: Convolution, gate: Potentials, out: Potentials
-) -> None:
-    """Make out += plain(spikes) + gate * gated(spikes), two 1x1 convolutions. gate: (H, W)."""
-    one = np.empty(out.shape[2], np.float32)
-    two = np.empty(out.shape[2], np.float32)
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            _convolve_pixel(spikes, plain, y, x, one)
-            _convolve_pixel(spikes, gated, y, x, two)
-            for c in range(one.size):
-                out[y, x, c] += one[c] + gate[y, x] * two[c]
