@@ -1,0 +1,200 @@
+"""The daemon and the other ways to watch a run: serve, check and replay."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from edgeperc import __version__
+from edgeperc.assemble import Plan, assemble
+from edgeperc.config import App, PipelineTable, Rig, ValidateTable
+from edgeperc.errors import ConfigError, DataError
+from edgeperc.pipeline import Run
+from edgeperc.table import run_report, run_table
+
+_PLAIN_EVERY_S = 10.0
+
+
+def serve(app: str, *, duration_s: float | None = None, console: Console | None = None) -> Run:
+    """Run an app until Ctrl-C, SIGTERM, the end of its sensors or `duration_s`.
+
+    Shows a live table in a terminal, a line every ten seconds elsewhere. Returns the ended run.
+    Raises ConfigError or ModelError before anything starts.
+    """
+    console = console or Console()
+    plan = Plan.load(app)
+    with console.status("loading models ..."):
+        run = assemble(plan)
+    _announce(console, plan, run)
+    watch_run(run, console, duration_s=duration_s)
+    return run
+
+
+def check(app: str, *, seconds: float = 2.0) -> Run:
+    """Open everything that an app names and run it for a moment. Returns the ended run.
+
+    Raises ConfigError, ModelError or DeviceError for what does not open.
+    """
+    run = assemble(Plan.load(app))
+    run.start()
+    try:
+        run.wait(seconds)
+    finally:
+        run.stop()
+    return run
+
+
+def trouble(run: Run) -> list[str]:
+    """What a checked run did not do, one sentence each; empty if all is well."""
+    found = list(run.errors)
+    for sensor in run.sensors():
+        if not sensor.packets:
+            found.append(f"sensor '{sensor.name}' sent nothing")
+    for pipeline in run.pipelines():
+        if not pipeline.meter.results:
+            found.append(f"pipeline '{pipeline.name}' gave no result")
+    return found
+
+
+def replay_plan(
+    recording: Path,
+    *,
+    model: str | None,
+    app: str | None,
+    out: Path | None,
+    listen: str | None,
+    sensor: dict[str, Any],
+) -> Plan:
+    """A plan that plays a recording through a model or through an app's pipelines.
+
+    The recording stands in for every sensor of the app's rig, and results go to `out` and
+    `listen` instead of the app's sinks. sensor: further keys of the replay driver.
+    """
+    if not recording.exists():
+        raise ConfigError(f"{recording}: no such file")
+    if (model is None) == (app is None):
+        raise ConfigError("name either a model or an app", hint="--model NAME or --app NAME")
+    name = recording.stem
+    pipelines: tuple[PipelineTable, ...]
+    if app is None:
+        pipelines = (PipelineTable(name="replay", input=name, model=model or ""),)
+    else:
+        tables = Plan.load(app).app.pipelines
+        pipelines = tuple(msgspec.structs.replace(table, input=name) for table in tables)
+    sinks: list[dict[str, Any]] = []
+    if out:
+        sinks.append({"kind": "file", "folder": str(out)})
+    if listen:
+        sinks.append({"kind": "grpc", "listen": listen})
+    here = Path("(replay)")
+    return Plan(
+        app=App(
+            rig=name,
+            pipelines=pipelines,
+            sinks=tuple(sinks),
+            validate=ValidateTable(policy="raise"),
+        ),
+        app_path=here,
+        rig=Rig(sensors={name: {"driver": "replay", "path": str(recording), **sensor}}),
+        rig_path=here,
+    )
+
+
+def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Console) -> Run:
+    """Play a plan's recording to its end, lossless, and write `summary.json` into `out`.
+
+    speed: 1.0 is real time, None as fast as possible. Returns the ended run. Raises DataError if
+    the recording broke; what came before is delivered and written.
+    """
+    with console.status("loading models ..."):
+        run = assemble(plan, lossless=True, speed=speed)
+    started_s = time.monotonic()
+    interrupted = watch_run(run, console)
+    if out:
+        summary = {
+            "edgeperc": __version__,
+            "recording": plan.rig.sensors[plan.app.rig]["path"],
+            "speed": speed or "max",
+            "wall_s": round(time.monotonic() - started_s, 3),
+            "complete": not (interrupted or run.errors),
+            **run_report(run),
+        }
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    for error in run.errors:
+        raise DataError(error)
+    return run
+
+
+def watch_run(run: Run, console: Console, *, duration_s: float | None = None) -> bool:
+    """Start a run, show it until it ends, stop it; True if a signal or `duration_s` ended it."""
+    ended = False
+    deadline_s = time.monotonic() + duration_s if duration_s else float("inf")
+    with _stop_signals() as stopping:
+        run.start()
+        try:
+            with _display(run, console) as show:
+                while not (ended or stopping.is_set() or time.monotonic() > deadline_s):
+                    ended = run.wait(0.2)
+                    show()
+        finally:
+            run.stop()
+    console.print(run_table(run))
+    return not ended
+
+
+def _announce(console: Console, plan: Plan, run: Run) -> None:
+    console.print(f"edgeperc {__version__} · app {plan.app_path} · rig {plan.rig_path}")
+    for pipeline in run.pipelines():
+        ref = pipeline.model
+        console.print(f"  {pipeline.name}: {ref.name} on {ref.engine} ({ref.provider})")
+    for where in run.where:
+        console.print(f"  look: {where}")
+    console.print("  stop: Ctrl-C")
+
+
+@contextmanager
+def _display(run: Run, console: Console) -> Iterator[Any]:
+    """Yield a function to call often: it draws the table, or prints a line now and then."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda: live.update(run_table(run))
+        return
+    next_s = time.monotonic() + _PLAIN_EVERY_S
+
+    def line() -> None:
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            next_s += _PLAIN_EVERY_S
+            console.print(run_table(run))
+
+    yield line
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process as usual."""
+    stopping = threading.Event()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopping.set()
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
