@@ -1,0 +1,89 @@
+"""Label maps in the terminal keep their proportions, their colours and their shares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeperc.packet import Stamp
+from edgeperc.preview import class_colour, class_shares, half_blocks, summary
+from edgeperc.result import UNKNOWN, Detections, LabelMap, ModelRef
+
+STAMP = Stamp(source="dvs", seq=0, start_ns=0, end_ns=1)
+sizes = st.integers(1, 300)
+
+
+def label_map(labels: object) -> LabelMap:
+    return LabelMap(
+        stamp=STAMP,
+        labels=np.array(labels, np.uint8),
+        classes=("road", "car", "sky"),
+        model=ModelRef(name="m"),
+    )
+
+
+@given(height=sizes, width=sizes, columns=st.integers(1, 90), rows=st.integers(1, 40))
+def test_picture_fits(height: int, width: int, columns: int, rows: int) -> None:
+    lines = half_blocks(np.zeros((height, width), np.uint8), columns=columns, rows=rows)
+    drawn = lines.plain.split("\n")
+    assert 1 <= len(drawn) <= rows
+    assert all(set(line) == {"▀"} and len(line) == len(drawn[0]) <= columns for line in drawn)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 100), (500, 30)])
+def test_picture_keeps_its_proportions(columns: int, rows: int) -> None:
+    lines = half_blocks(np.zeros((260, 346), np.uint8), columns=columns, rows=rows).plain.split(
+        "\n"
+    )
+    assert 2 * len(lines) / len(lines[0]) == pytest.approx(260 / 346, rel=0.04)
+
+
+def test_character_is_two_pixels_in_their_classes_colours() -> None:
+    picture = half_blocks(np.array([[0, 1], [2, UNKNOWN]], np.uint8), columns=2, rows=1)
+    styles = [str(span.style) for span in picture.spans]
+    assert styles == [
+        f"{class_colour(0)} on {class_colour(2)}",
+        f"{class_colour(1)} on {class_colour(UNKNOWN)}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "rows"),
+    [((0, 5), 9, 9), ((5, 0), 9, 9), ((5, 5), 9, 0), ((5, 5), 0, 9), ((5, 5), 9, -3)],
+)
+def test_nothing_to_draw_or_no_room_is_an_empty_picture(
+    shape: tuple[int, int], columns: int, rows: int
+) -> None:
+    assert half_blocks(np.zeros(shape, np.uint8), columns=columns, rows=rows).plain == ""
+
+
+def test_no_two_of_the_usual_classes_look_alike() -> None:
+    colours = [class_colour(label) for label in range(19)] + [class_colour(UNKNOWN)]
+    rgb = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
+    apart = np.abs(rgb[:, None] - rgb[None]).sum(axis=2) + 1000 * np.eye(len(rgb))
+    assert apart.min() > 70
+
+
+def test_shares_are_of_what_the_network_looked_at() -> None:
+    result = label_map([[0, 0, 0, 1], [UNKNOWN] * 4])
+    assert class_shares(result) == {"road": 0.75, "car": 0.25}
+    assert summary(result).plain == "■ road 75%  ■ car 25%"
+
+
+def test_network_that_looked_nowhere_has_no_shares() -> None:
+    assert class_shares(label_map([[UNKNOWN]])) == {}
+    assert summary(label_map([[UNKNOWN]])).plain == ""
+
+
+def test_detections_are_counted() -> None:
+    result = Detections(
+        stamp=STAMP,
+        boxes=np.zeros((3, 4), np.float32),
+        scores=np.ones(3, np.float32),
+        class_ids=np.array([1, 0, 1]),
+        classes=("car", "person"),
+        model=ModelRef(name="m"),
+    )
+    assert summary(result).plain == "■ car 1  ■ person 2"
