@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -133,6 +135,20 @@ def test_iterator_ends_when_the_client_is_closed_elsewhere(client: Client) -> No
         waiting = pool.submit(list[Received], results)
         client.close()
         assert waiting.result(timeout=20) == []
+
+
+def test_example_in_the_docs_runs(sink: Grpc, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "grpc.md").read_text(encoding="utf-8")
+    (example,) = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)
+    example = example.replace("127.0.0.1:50051", sink.address)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(exec, example, {})
+        while "road" not in capsys.readouterr().out:
+            sink.write(label_map(0))
+            time.sleep(0.02)
+            assert not running.done()
+        sink.close()
+        running.result(timeout=20)
 
 
 def test_closed_client_says_so(client: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from typing import TypeAlias
 
 from edgeperc.proto.codec import to_message
@@ -49,7 +49,7 @@ class Mailbox:
     def __init__(self, *, depth: int | None = None, max_rate_hz: float = 0.0) -> None:
         self.depth = depth
         self._period_ns = int(1e9 / max_rate_hz) if max_rate_hz else 0
-        self._due_ns: dict[Stream, int] = defaultdict(int)
+        self._due_ns: dict[Stream, int] = {}
         self._waiting: deque[tuple[int, Published]] = deque()
         self._arrived: Counter[Stream] = Counter()
         self._taken: Counter[Stream] = Counter()
@@ -98,7 +98,7 @@ class Mailbox:
         return False
 
     def _is_due(self, item: Published) -> bool:
-        due_ns = self._due_ns[item.stream]
+        due_ns = self._due_ns.get(item.stream, item.monotonic_ns)
         if item.monotonic_ns < due_ns:
             return False
         # On from the last due time, not from now: 30 Hz thinned to 20 gives 20, not 15, and jitter
