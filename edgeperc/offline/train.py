@@ -56,18 +56,21 @@ INPUT = Input(
 class Settings:
     """How a network is trained. A crop keeps the full height: up and down mean something here.
 
-    settle_batches: whole pictures over which BN statistics are averaged at the end.
+    balance: exponent of a class's share of pixels in its loss weight; at 1 every class has the same
+    say, at 0 every pixel. settle_batches: pairs of whole pictures over which BN statistics are
+    averaged at the end.
     """
 
-    width: int = 32
-    steps: int = 1500
+    width: int = 16
+    steps: int = 1200
     batch: int = 4
     crop_px: int = 176
     rate: float = 3e-3
     warm_up_steps: int = 50
     clip_norm: float = 2.0
+    balance: float = 0.75
     checkpoint_every: int = 50
-    validate_every: int = 300
+    validate_every: int = 200
     settle_batches: int = 100
     streets: int = len(TRAINING_STREETS)
     validation_streets: int = 2
@@ -109,7 +112,7 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     with _progress(console or Console()) as progress:
         data, validation = _twin_data(out_dir / "cache", settings, threads, progress)
-        run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data))
+        run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data, settings.balance))
         if resume:
             run.load()
         try:
@@ -229,14 +232,14 @@ def network_pair(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.uint8]
     return grid, truth
 
 
-def class_weights(data: Dataset, samples: int = 100) -> Tensor:
-    """Loss weights: the inverse square root of each class's share of pixels, mean share 1."""
-    chosen = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(int)
-    counts = sum(
-        np.bincount(data.read(int(k)).labels.ravel(), minlength=256)[: len(CLASSES)] for k in chosen
-    )
-    shares = np.maximum(counts / np.sum(counts), 1e-4)
-    return torch.tensor(shares**-0.5 / np.sum(shares**0.5), dtype=torch.float32)
+def class_weights(data: Dataset, balance: float, samples: int = 100) -> Tensor:
+    """Loss weights, share ** -balance for each class, so that the mean pixel weighs 1."""
+    counts = np.zeros(len(CLASSES))
+    for sample in data.thinned(samples):
+        counts += np.bincount(sample.labels.ravel(), minlength=len(CLASSES))
+    shares = np.maximum(counts / counts.sum(), 1e-4)
+    weights = shares**-balance
+    return torch.tensor(weights / np.sum(weights * shares), dtype=torch.float32)
 
 
 def validate(net: SLTNet, data: Dataset) -> tuple[Scores, dict[str, float]]:
