@@ -71,8 +71,8 @@ class Client:
     """A connection to one daemon; made by `connect`, closed by `with` or `close`.
 
     Its methods may be called from several threads. They raise DeviceError when the daemon cannot be
-    reached, ConfigError when it refuses what was asked. After a DeviceError they may be called again:
-    the connection is made anew.
+    reached, and may be called again then: the connection is made anew. They raise ConfigError when
+    the daemon refuses what was asked.
     """
 
     def __init__(self, address: str, *, timeout_s: float = 5.0) -> None:
