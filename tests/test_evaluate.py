@@ -15,7 +15,7 @@ from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.datasets import open_dataset
 from edgeperc.offline.dsec import CLASSES as DSEC_CLASSES
 from edgeperc.offline.evaluate import evaluate
-from edgeperc.twin.render import CLASSES
+from edgeperc.twin.scene import CLASSES
 
 from .test_dsec import NAME, label_map, write_events, write_labels
 

@@ -19,8 +19,10 @@ from edgeperc.errors import ConfigError
 from edgeperc.packet import Events, Frame, Packet, Stamp
 from edgeperc.twin.drive import Drive, samples
 from edgeperc.twin.event_sensor import DARK, EventSensor, Pixel
-from edgeperc.twin.render import CLASSES, FLAT, HUMAN, QUAD, VEHICLE, Camera, Painter, Pose, Scene
-from edgeperc.twin.street import Street, stock
+from edgeperc.twin.render import Painter
+from edgeperc.twin.scene import CLASSES, FLAT, HUMAN, QUAD, VEHICLE, Camera, Pose, Scene
+from edgeperc.twin.stock import stock
+from edgeperc.twin.street import Street
 from edgeperc.validate import Validator
 
 CAMERA = Camera(width_px=346, height_px=260, focal_px=300.0)

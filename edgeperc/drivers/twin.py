@@ -13,7 +13,7 @@ from edgeperc.clock import Clock
 from edgeperc.packet import Events, Frame
 from edgeperc.twin.drive import STEP_US, Drive
 from edgeperc.twin.event_sensor import Pixel
-from edgeperc.twin.render import Camera
+from edgeperc.twin.scene import Camera
 
 Size = Annotated[int, msgspec.Meta(ge=16, le=2048)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1000)]

@@ -23,7 +23,7 @@ from edgeperc.offline import ddd17, dsec
 from edgeperc.offline.samples import Dataset, Sample
 from edgeperc.packet import Events, Stamp
 from edgeperc.twin import drive
-from edgeperc.twin.render import CLASSES, Camera
+from edgeperc.twin.scene import CLASSES, Camera
 
 TWIN_CAMERA = Camera(width_px=346, height_px=260, focal_px=300.0)
 TWIN_WINDOW_US = 50_000

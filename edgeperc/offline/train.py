@@ -38,7 +38,7 @@ from edgeperc.offline.nets.sltnet import EARLY_LOSS_WEIGHT, SLTNet
 from edgeperc.offline.samples import IGNORE, Dataset, Sample
 from edgeperc.offline.score import Scores, confusion_matrix, score
 from edgeperc.represent import RECIPES
-from edgeperc.twin.render import CLASSES
+from edgeperc.twin.scene import CLASSES
 
 VALIDATION_STREETS = range(15_000, 15_010)
 """Watched during training; the streets that `evaluate` reports are others again."""

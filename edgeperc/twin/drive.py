@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from edgeperc.packet import Events, Frame, Stamp
 from edgeperc.twin.event_sensor import EventSensor, Pixel
-from edgeperc.twin.render import Camera, Painter
+from edgeperc.twin.render import Painter
+from edgeperc.twin.scene import Camera
+from edgeperc.twin.stock import stock
 from edgeperc.twin.street import Street
 
 STEP_US = 10_000
@@ -37,7 +39,7 @@ class Drive:
     ) -> None:
         self.name, self.time_us = name, start_us
         self._street = Street(seed)
-        self._painter = Painter(camera, self._street.stock.atlas, self._street.stock.noise)
+        self._painter = Painter(camera, stock().atlas, stock().noise)
         rng = np.random.default_rng((seed, 0, start_us))
         self._luminance = self._look(start_us)
         self._sensor = EventSensor(pixel, rng, self._luminance)
@@ -70,7 +72,7 @@ class Drive:
         return Frame(stamp=stamp, image=image.astype(np.uint8))
 
     def labels(self) -> NDArray[np.uint8]:
-        """Classes at the present time, (H, W) uint8 index into `render.CLASSES`."""
+        """Classes at the present time, (H, W) uint8 index into `scene.CLASSES`."""
         return self._painter.labels()
 
     def _look(self, time_us: int) -> NDArray[np.float32]:

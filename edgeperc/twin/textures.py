@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Points = Sequence[tuple[float, float]]
 
 
-class Canvas:
+class Drawing:
     """A texture being drawn. Coordinates run from 0 to 1, x to the right and y up.
 
     luminance and alpha: (height, width) float32 in 0..1, four times finer than the texture.
@@ -44,12 +44,12 @@ class Canvas:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], luminance)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, luminance: float) -> None:
-        """Fill an ellipse with radii in units of the canvas."""
+        """Fill an ellipse with radii in units of the drawing."""
         angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
         self.polygon(np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], 1), luminance)
 
     def limb(self, points: Points, width: float, luminance: float) -> None:
-        """Draw a jointed line; `width` in units of the canvas height."""
+        """Draw a jointed line; `width` in units of the drawing height."""
         thickness = max(1, round(width * self.shape[0]))
         corners = self._pixels(np.asarray(points))
         cv2.polylines(self.luminance, [corners], False, luminance, thickness)
@@ -81,9 +81,9 @@ class Atlas:
         self._rows: list[list[tuple[int, int, int]]] = []
         self._size = 0
 
-    def add(self, canvas: Canvas) -> int:
+    def add(self, drawing: Drawing) -> int:
         """Store a drawing with its pyramid; returns the texture's index."""
-        picture = np.stack(canvas.finished(), axis=-1)
+        picture = np.stack(drawing.finished(), axis=-1)
         levels = []
         for _ in range(LEVELS):
             height, width = picture.shape[:2]
