@@ -17,7 +17,6 @@ from edgeperc.errors import ConfigError
 from edgeperc.offline import train
 from edgeperc.offline.datasets import TRAINING_STREETS, cached_twin
 from edgeperc.offline.nets.sltnet import SLTNet
-from edgeperc.offline.samples import IGNORE, Dataset
 
 TINY = train.Settings(
     width=8,
@@ -41,11 +40,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for street in (TRAINING_STREETS[0], train.VALIDATION_STREETS[0]):
         cached_twin([street], folder, windows_a_street=2, processes=1)
     return folder
-
-
-@pytest.fixture(scope="module")
-def data(cache: Path) -> Dataset:
-    return cached_twin(TRAINING_STREETS[:1], cache, windows_a_street=2, processes=1)
 
 
 def run_in(folder: Path, cache: Path, **options: object) -> tuple[train.Trained, str]:
@@ -121,46 +115,6 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 def test_an_unknown_name_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot train 'resnet'"):
         train.train("resnet", tmp_path)
-
-
-def test_batches_depend_on_seed_and_step_alone(data: Dataset) -> None:
-    settings = train.Settings(crop_px=64, batch=3)
-    voxels, labels = train.batch(data, (3, 7), settings)
-    again = train.batch(data, (3, 7), settings)
-    other = train.batch(data, (3, 8), settings)
-    assert voxels.shape == (3, 5, 264, 64)
-    assert labels.shape == (3, 264, 64)
-    assert torch.equal(voxels, again[0])
-    assert torch.equal(labels, again[1])
-    assert not torch.equal(voxels, other[0])
-    assert torch.all(labels[:, 260:] == IGNORE)
-
-
-def test_crops_and_mirrors_keep_voxels_and_labels_together(data: Dataset) -> None:
-    """Each crop must be found in one of the pictures, voxels and labels at the same place."""
-    settings = train.Settings(crop_px=64, batch=8)
-    voxels, labels = train.batch(data, (0, 0), settings)
-    pairs = [train.network_pair(data.read(k)) for k in range(len(data))]
-    for grid, truth in zip(voxels.numpy(), labels.numpy(), strict=True):
-        places = {
-            (k, start, step)
-            for k, (whole, _) in enumerate(pairs)
-            for step in (1, -1)
-            for start in range(352 - 64 + 1)
-            if np.array_equal(whole[:, :, start : start + 64][:, :, ::step], grid)
-        }
-        assert len(places) == 1
-        (k, start, step) = places.pop()
-        assert np.array_equal(pairs[k][1][:, start : start + 64][:, ::step], truth)
-
-
-def test_rare_classes_weigh_more(data: Dataset) -> None:
-    weights = train.class_weights(data, 0.75)
-    counts = sum(np.bincount(s.labels.ravel(), minlength=6) for s in data)
-    order = np.argsort(counts)
-    assert torch.all(torch.diff(weights[torch.from_numpy(order.copy())]) <= 0)
-    shares = torch.from_numpy(counts / counts.sum())
-    assert torch.sum(weights * shares) == pytest.approx(1)
 
 
 def test_settled_statistics_are_the_average_over_all_pictures() -> None:

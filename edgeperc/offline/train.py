@@ -19,37 +19,25 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from edgeperc.config import Input
 from edgeperc.errors import ConfigError
+from edgeperc.offline.batches import INPUT, class_weights, crops, network_pair, whole_pictures
 from edgeperc.offline.datasets import (
     TRAINING_STREETS,
-    TWIN_CAMERA,
-    TWIN_WINDOW_US,
     TWIN_WINDOWS_A_STREET,
     cached_twin,
 )
 from edgeperc.offline.nets.lif import LIF
 from edgeperc.offline.nets.sltnet import EARLY_LOSS_WEIGHT, SLTNet
-from edgeperc.offline.samples import IGNORE, Dataset, Sample
+from edgeperc.offline.samples import IGNORE, Dataset
 from edgeperc.offline.score import Scores, confusion_matrix, score
-from edgeperc.represent import RECIPES
 from edgeperc.twin.scene import CLASSES
 
 VALIDATION_STREETS = range(15_000, 15_010)
 """Watched during training; the streets that `evaluate` reports are others again."""
-INPUT = Input(
-    kind="events",
-    represent="voxel-grid",
-    width_px=TWIN_CAMERA.width_px,
-    height_px=TWIN_CAMERA.height_px,
-    bins=5,
-    window_us=TWIN_WINDOW_US,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +108,7 @@ def train(
         except KeyboardInterrupt:
             run.save()
             raise
-        settle_statistics(run.net, _whole_pictures(data, seed, settings.settle_batches))
+        settle_statistics(run.net, whole_pictures(data, seed, settings.settle_batches))
     scores, firing = validate(run.net, validation)
     weights = out_dir / "weights.pt"
     _save(run.net.state_dict(), weights)
@@ -161,16 +149,18 @@ class _Run:
         self.save()
 
     def _advance(self, data: Dataset) -> float:
+        settings = self.settings
         for group in self._optimiser.param_groups:
-            group["lr"] = self.settings.rate * _schedule(self.step, self.settings)
-        voxels, labels = batch(data, (self.seed, self.step), self.settings)
+            group["lr"] = settings.rate * _schedule(self.step, settings)
+        key = (self.seed, self.step)
+        voxels, labels = crops(data, key, settings.batch, settings.crop_px)
         self.net.train()
         logits, early = self.net.forward_with_early(voxels)
         loss = _loss(logits, labels, self._weights)
         loss = loss + EARLY_LOSS_WEIGHT * _loss(early, labels, self._weights)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
+        nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip_norm)
         self._optimiser.step()
         return float(loss.detach())
 
@@ -201,45 +191,6 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         return {"seed": self.seed, **asdict(self.settings)}
-
-
-def batch(data: Dataset, key: tuple[int, int], settings: Settings) -> tuple[Tensor, Tensor]:
-    """Crops of random windows, half of them mirrored: the same for the same (seed, step).
-
-    Returns voxels (B, bins, H, crop) float32 and labels (B, H, crop) int64; H is a multiple of 8.
-    """
-    rng = np.random.default_rng(key)
-    voxels, labels = [], []
-    for index in rng.integers(0, len(data), settings.batch):
-        grid, truth = network_pair(data.read(int(index)))
-        start = int(rng.integers(0, grid.shape[2] - settings.crop_px + 1))
-        cut = slice(start, start + settings.crop_px)
-        grid, truth = grid[:, :, cut], truth[:, cut]
-        if rng.random() < 0.5:
-            grid, truth = grid[:, :, ::-1], truth[:, ::-1]
-        voxels.append(torch.from_numpy(np.ascontiguousarray(grid)))
-        labels.append(torch.from_numpy(np.ascontiguousarray(truth)))
-    stacked = torch.stack(voxels).contiguous(memory_format=torch.channels_last)
-    return stacked, torch.stack(labels).long()
-
-
-def network_pair(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """What the network eats and what it should say: (bins, h, w) and (h, w), padded alike."""
-    grid = _recipe()(sample.events).copy()
-    truth = np.full(grid.shape[1:], IGNORE, np.uint8)
-    height, width = sample.labels.shape
-    truth[:height, :width] = sample.labels
-    return grid, truth
-
-
-def class_weights(data: Dataset, balance: float, samples: int = 100) -> Tensor:
-    """Loss weights, share ** -balance for each class, so that the mean pixel weighs 1."""
-    counts = np.zeros(len(CLASSES))
-    for sample in data.thinned(samples):
-        counts += np.bincount(sample.labels.ravel(), minlength=len(CLASSES))
-    shares = np.maximum(counts / counts.sum(), 1e-4)
-    weights = shares**-balance
-    return torch.tensor(weights / np.sum(weights * shares), dtype=torch.float32)
 
 
 def validate(net: SLTNet, data: Dataset) -> tuple[Scores, dict[str, float]]:
@@ -297,12 +248,6 @@ def _twin_data(
     return training, validation
 
 
-def _whole_pictures(data: Dataset, seed: int, count: int) -> Iterator[Tensor]:
-    for index in np.random.default_rng((seed, 1 << 30)).integers(0, len(data), (count, 2)):
-        grids = [torch.from_numpy(network_pair(data.read(int(k)))[0]) for k in index]
-        yield torch.stack(grids).contiguous(memory_format=torch.channels_last)
-
-
 def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
 
@@ -313,10 +258,6 @@ def _schedule(step: int, settings: Settings) -> float:
         return (step + 1) / settings.warm_up_steps
     left = (step - settings.warm_up_steps) / max(1, settings.steps - settings.warm_up_steps)
     return 0.5 * (1 + float(np.cos(np.pi * left)))
-
-
-def _recipe() -> Any:
-    return RECIPES[INPUT.represent](INPUT.width_px, INPUT.height_px, INPUT)
 
 
 @contextmanager
