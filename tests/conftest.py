@@ -74,6 +74,12 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def writers() -> dict[str, Callable[[Path, Scene], None]]:
+    """What writes a scene in each format."""
+    return {kind: writer for kind, (_, writer) in FORMATS.items()}
+
+
+@pytest.fixture(scope="session")
 def bags() -> type[Bags]:
     """A writer of ROS bags, for messages that FORMATS has not."""
     return Bags

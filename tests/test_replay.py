@@ -62,7 +62,7 @@ def test_a_long_wait_is_done_in_steps_and_a_jump_is_not_waited_for(tmp_path: Pat
     steps_ms = np.diff(clock.asked_ns) / 1e6
     assert steps_ms.max() <= 20
     assert steps_ms.min() >= 0
-    assert clock.asked_ns[-1] == (9_000_000 + 1_000 + 1_000) * 1000  # the jumps take no time
+    assert clock.asked_ns[-1] == 9_001_000 * 1000  # the jumps take no time
 
 
 def test_a_stopped_clock_ends_the_replay(written: Written) -> None:
@@ -163,8 +163,8 @@ def delivered(worker: Worker) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("then", "complaint"),
     [
-        ("while True: pass", "the decoder hung for 2 s"),
-        ("ctypes.PyDLL(None).sleep(60)", "the decoder hung for 2 s"),
+        ("while True: pass", "the decoder hung for 1.5 s"),
+        ("ctypes.PyDLL(None).sleep(60)", "the decoder hung for 1.5 s"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", r"the decoder crashed \(SIGSEGV\)"),
         ("print('out of luck', file=sys.stderr); os._exit(3)", r"\(exit code 3\): out of luck"),
         ("raise DataError('byte 7 is wrong')", "byte 7 is wrong"),
@@ -176,7 +176,7 @@ def delivered(worker: Worker) -> Iterator[int]:
 def test_what_came_is_delivered_and_the_end_explained(
     worker: Callable[..., Worker], then: str, complaint: str
 ) -> None:
-    deadline_s = 2.0 if "hung" in complaint else 10.0
+    deadline_s = 1.5 if "hung" in complaint else 10.0
     packets = UntilError(worker(then, deadline_s=deadline_s).packets())
     held_back = in_order(cut(packets, span_us=10_000, count=1000))
     assert times(list(held_back)).size == 20

@@ -30,7 +30,7 @@ class Format:
 AEDAT4 = Format("AEDAT4", "aedat4", ("aedat",), frames=True)
 RAW = Format("Prophesee RAW", "prophesee_raw")
 DAT = Format("Prophesee DAT", "prophesee_dat")
-ES = Format("Event Stream", "event_stream", ("faery",))
+ES = Format("Event Stream", "event_stream")
 HDF5 = Format("HDF5", "hdf5", ("h5py", "hdf5plugin"))
 ROS1 = Format("ROS 1 bag", "ros", ("rosbags",), frames=True)
 ROS2 = Format("ROS 2 bag", "ros", ("rosbags",), frames=True)

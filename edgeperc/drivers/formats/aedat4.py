@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,10 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     """
     import aedat
 
-    decoder = aedat.Decoder(path)
+    try:
+        decoder = aedat.Decoder(path)
+    except Exception as error:
+        raise DataError(f"its header cannot be read: {error}") from error
     streams = decoder.id_to_stream()
     event_id = _first(streams, "events")
     frame_id = _first(streams, "frame")
@@ -29,12 +35,37 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     if event_id is not None:
         stream = streams[event_id]
         size_px = options.sensor_px((stream["width"], stream["height"]), usual=(346, 260))
-    for packet in decoder:
+    for packet in _packets(decoder, path):
         if packet["stream_id"] == event_id:
             columns = packet["events"]
             yield events(columns["t"], columns["x"], columns["y"], columns["on"], size_px)
         elif packet["stream_id"] == frame_id:
             yield _frame(packet["frame"])
+
+
+def _packets(decoder: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """The decoder's packets. Raises DataError that says which one is broken and where it lies."""
+    for number in itertools.count():
+        try:
+            packet = next(decoder, None)
+        except Exception as error:
+            at = _position(path, number)
+            what = "ends early" if "fill whole buffer" in str(error) else f"is damaged: {error}"
+            raise DataError(f"packet {number:,}, at byte {at:,}, {what}") from error
+        if packet is None:
+            return
+        yield packet
+
+
+def _position(path: Path, number: int) -> int:
+    """Byte at which a packet starts: behind the version, the sized header and the sized packets."""
+    with path.open("rb") as file:
+        file.seek(len(b"#!AER-DAT4.0\r\n"))
+        file.seek(int.from_bytes(file.read(4), "little"), io.SEEK_CUR)
+        for _ in range(number):
+            _stream, size = struct.unpack("<II", file.read(8))
+            file.seek(size, io.SEEK_CUR)
+        return file.tell()
 
 
 def _first(streams: dict[int, dict[str, Any]], kind: str) -> int | None:

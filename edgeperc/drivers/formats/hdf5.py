@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeperc.drivers.formats import Options
 from edgeperc.drivers.formats.packets import cut, events, frame
@@ -27,18 +28,19 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     import h5py
     import hdf5plugin  # noqa: F401  registers the compression that DSEC uses
 
-    with h5py.File(path, "r") as file:
-        if all(f"events/{name}" in file for name in "xytp"):
-            yield from _dsec(file, options)
-        elif "davis/left/events" in file:
-            pictures = _mvsec_frames(file) if "davis/left/image_raw" in file else iter(())
-            small = cut(_mvsec_events(file, options), span_us=_BETWEEN_PICTURES_US, count=_BLOCK)
-            yield from heapq.merge(small, pictures, key=lambda packet: packet.stamp.end_ns)
-        else:
-            raise DataError(
-                f"its groups are {', '.join(file) or 'none'}; edgeperc reads the layouts of DSEC"
-                " (events/x, y, t, p) and MVSEC (davis/left/events)"
-            )
+    try:
+        with h5py.File(path, "r") as file:
+            if all(f"events/{name}" in file for name in "xytp"):
+                yield from _dsec(file, options)
+            elif "davis/left/events" in file:
+                yield from _mvsec(file, options)
+            else:
+                raise DataError(
+                    f"its groups are {', '.join(file) or 'none'}; edgeperc reads the layouts of"
+                    " DSEC (events/x, y, t, p) and MVSEC (davis/left/events)"
+                )
+    except (KeyError, OSError) as error:
+        raise DataError(f"it is damaged or was not closed: {error.args[0]}") from error
 
 
 def _dsec(file: Any, options: Options) -> Iterator[Events]:
@@ -48,18 +50,20 @@ def _dsec(file: Any, options: Options) -> Iterator[Events]:
         raise DataError(f"events/t, x, y and p have different lengths: {sorted(counts)}")
     size_px = options.sensor_px(usual=(640, 480))
     offset_us = int(file["t_offset"][()]) if "t_offset" in file else 0
-    for block in _blocks(
-        columns[0].shape[0], columns[0].chunks, start=_start(file, options.start_s)
-    ):
-        t, x, y, p = (column[block] for column in columns)
+    for t, x, y, p in _blocks(columns, start=_start(file, options.start_s)):
         yield events(t.astype(np.int64) + offset_us, x, y, p > 0, size_px)
 
 
+def _mvsec(file: Any, options: Options) -> Iterator[Packet]:
+    pictures = _mvsec_frames(file) if "davis/left/image_raw" in file else iter(())
+    small = cut(_mvsec_events(file, options), span_us=_BETWEEN_PICTURES_US, count=_BLOCK)
+    yield from heapq.merge(small, pictures, key=lambda packet: packet.stamp.end_ns)
+
+
 def _mvsec_events(file: Any, options: Options) -> Iterator[Events]:
-    table = file["davis/left/events"]
     size_px = options.sensor_px(usual=(346, 260))
-    for block in _blocks(table.shape[0], table.chunks):
-        x, y, t_s, p = table[block].T
+    for (table,) in _blocks([file["davis/left/events"]]):
+        x, y, t_s, p = table.T
         yield events(np.rint(t_s * 1e6), x, y, p > 0, size_px)
 
 
@@ -79,14 +83,28 @@ def _start(file: Any, start_s: float) -> int:
     return int(index_by_ms[min(ms, index_by_ms.shape[0] - 1)])
 
 
-def _blocks(count: int, chunks: tuple[int, ...] | None, start: int = 0) -> Iterator[slice]:
-    """Slices of about `_BLOCK` rows that end where chunks end, so that each is unpacked once.
+def _blocks(columns: list[Any], start: int = 0) -> Iterator[list[NDArray[Any]]]:
+    """Rows of some data sets of one length from `start` on, a number of whole chunks at a time.
 
-    The first row comes before a later start, for it says when the recording begins.
+    The first row comes before a later start, for it says when the recording begins. Of a block
+    that cannot be read whole the sound chunks are yielded, then DataError is raised.
     """
+    count = columns[0].shape[0]
+    chunk = min((column.chunks[0] for column in columns if column.chunks), default=_BLOCK)
+    step = max(1, _BLOCK // chunk) * chunk
     if start > 0:
-        yield slice(0, 1)
-    rows = chunks[0] if chunks else _BLOCK
-    step = max(1, _BLOCK // rows) * rows
+        yield [column[:1] for column in columns]
     for begin in range(start - start % step, count, step):
-        yield slice(max(begin, start), min(begin + step, count))
+        rows = range(max(begin, start), min(begin + step, count))
+        try:
+            yield [column[rows.start : rows.stop] for column in columns]
+        except OSError:
+            yield from _sound_chunks(columns, rows, chunk)
+
+
+def _sound_chunks(columns: list[Any], rows: range, chunk: int) -> Iterator[list[NDArray[Any]]]:
+    for begin in rows[::chunk]:
+        try:
+            yield [column[begin : min(begin + chunk, rows.stop)] for column in columns]
+        except OSError as error:
+            raise DataError(f"events from {begin:,} on cannot be read: {error}") from error

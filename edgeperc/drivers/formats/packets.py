@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeperc.packet import Events, Frame, Packet, Stamp
 
 Array = NDArray[Any]
+_EVER_US = 1 << 61
 
 
 class Columns(NamedTuple):
@@ -31,6 +32,8 @@ def events(t: Array, x: Array, y: Array, p: Array, size_px: tuple[int, int]) -> 
     Coordinates beyond uint16 become 65535, which no sensor has, so that the validator sees them.
     """
     t = np.ascontiguousarray(t, np.int64)
+    if t.size and (t.min() < -_EVER_US or t.max() > _EVER_US):
+        t = t.clip(-_EVER_US, _EVER_US)  # so that differences do not overflow
     start_us, end_us = (int(t[0]), int(t[-1])) if t.size else (0, 0)
     return Events(
         stamp=Stamp(source="", seq=0, start_ns=start_us * 1000, end_ns=end_us * 1000),
@@ -95,21 +98,23 @@ def trim(packets: Iterable[Packet], *, start_us: int, duration_us: int | None) -
     first = next(packets, None)
     if first is None:
         return
-    from_us = first.stamp.start_ns // 1000 + start_us
-    until_us = (1 << 62) if duration_us is None else from_us + duration_us
+    begin_us = first.stamp.start_ns // 1000
+    # Events in the same 10 ms as a first frame may be older than that; a start of 0 drops nothing.
+    from_us = begin_us + start_us if start_us else -_EVER_US
+    until_us = _EVER_US if duration_us is None else begin_us + start_us + duration_us
     for packet in itertools.chain([first], packets):
-        end_us = packet.stamp.end_ns // 1000
         if packet.stamp.start_ns // 1000 >= until_us:
             return
         if isinstance(packet, Frame):
-            if from_us <= end_us < until_us:
+            if from_us <= packet.stamp.end_ns // 1000 < until_us:
                 yield packet
-        elif from_us <= packet.stamp.start_ns // 1000 and end_us < until_us:
-            yield packet
-        elif end_us >= from_us:
-            start, stop = np.searchsorted(packet.t, [from_us, until_us])
-            if stop > start:
-                yield _part(packet, int(start), int(stop))
+        else:
+            inside = (packet.t >= from_us) & (packet.t < until_us)
+            if inside.all():
+                yield packet
+            elif inside.any():
+                start, stop = np.flatnonzero(inside)[[0, -1]]
+                yield _part(packet, int(start), int(stop) + 1)
 
 
 def numbered(packets: Iterable[Packet], source: str) -> Iterator[Packet]:
@@ -151,16 +156,17 @@ def _pixels(values: Array) -> NDArray[np.uint16]:
 
 
 def _split(packet: Events, span_us: int, count: int) -> Iterator[Events]:
-    """Cut where `span_us` or `count` is reached, or time has run backwards on the whole."""
+    """Cut where `span_us` or `count` is reached; where time has run backwards only by `count`."""
+    backwards = np.flatnonzero(packet.t[1:] < packet.t[:-1])
+    in_order = int(backwards[0]) + 1 if backwards.size else len(packet)
     start = 0
     while start < len(packet):
-        ahead = packet.t[start : start + count]
-        if ahead[-1] < ahead[0]:
-            ahead = ahead[: 1 + np.argmax(np.diff(ahead) < 0)]
-        if ahead[-1] - ahead[0] >= span_us:
-            ahead = ahead[: max(1, np.searchsorted(ahead, ahead[0] + span_us))]
-        yield _part(packet, start, start + ahead.size)
-        start += ahead.size
+        stop = min(start + count, in_order if start < in_order else len(packet))
+        if start < in_order:
+            reached = np.searchsorted(packet.t[start:stop], packet.t[start] + span_us)
+            stop = start + int(reached)
+        yield _part(packet, start, stop)
+        start = stop
 
 
 def _joined(parts: list[Events]) -> Iterator[Events]:

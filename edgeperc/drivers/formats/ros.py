@@ -7,6 +7,7 @@ sensor_msgs/Image and CompressedImage.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ def _open(path: Path, stack: ExitStack) -> Bag:
     """A bag by rosbags, or what can be had of a damaged one."""
     from rosbags import rosbag1, rosbag2
 
-    reader: Any = (rosbag1 if _is_ros1(path) else rosbag2).Reader(path)
     try:
+        reader: Any = (rosbag1 if _is_ros1(path) else rosbag2).Reader(path)
         reader.open()
     except Exception:
         return _open_folder(path, stack) if path.is_dir() else _open_damaged(path)
@@ -76,18 +77,22 @@ def _open(path: Path, stack: ExitStack) -> Bag:
 
     def messages(wanted: Set[str]) -> Iterator[Message]:
         chosen = [connection for connection in reader.connections if connection.topic in wanted]
-        for connection, _, data in reader.messages(chosen):
-            yield Message(connection.topic, connection.msgtype, data)
+        had: Counter[str] = Counter()
+        try:
+            for connection, _, data in reader.messages(chosen):
+                yield Message(connection.topic, connection.msgtype, data)
+                had[connection.topic] += 1
+        except Exception:  # of a chunk that is damaged rosbags gives nothing
+            yield from _salvaged(path, wanted, had)
 
     return Bag({c.topic: c.msgtype for c in reader.connections}, messages)
 
 
 def _open_folder(path: Path, stack: ExitStack) -> Bag:
     """The files of a folder whose metadata.yaml is missing or wrong."""
-    files = sorted([*path.glob("*.mcap"), *path.glob("*.db3")])
-    if not files:
+    bags = [_open(file, stack) for file in _files(path)]
+    if not bags:
         raise DataError("the folder holds no ROS 2 recording (.mcap or .db3)")
-    bags = [_open(file, stack) for file in files]
     return Bag(
         {topic: kind for bag in bags for topic, kind in bag.topics.items()},
         lambda wanted: itertools.chain.from_iterable(bag.messages(wanted) for bag in bags),
@@ -95,6 +100,7 @@ def _open_folder(path: Path, stack: ExitStack) -> Bag:
 
 
 def _open_damaged(path: Path) -> Bag:
+    """What can be had of a file that rosbags refuses; its topics are those of the beginning."""
     topics: dict[str, str] = {}
     try:
         for message in itertools.islice(salvage.messages(path), 1000):
@@ -102,11 +108,22 @@ def _open_damaged(path: Path) -> Bag:
     except Exception:
         if not topics:
             raise
+    return Bag(topics, lambda wanted: _salvaged(path, wanted, Counter()))
 
-    def messages(wanted: Set[str]) -> Iterator[Message]:
-        return (message for message in salvage.messages(path) if message.topic in wanted)
 
-    return Bag(topics, messages)
+def _salvaged(path: Path, wanted: Set[str], had: Counter[str]) -> Iterator[Message]:
+    """The messages of some topics but the first few of each. Raises DataError at the damage."""
+    for file in _files(path):
+        for message in salvage.messages(file):
+            if message.topic in wanted:
+                if had[message.topic] == 0:
+                    yield message
+                else:
+                    had[message.topic] -= 1
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted([*path.glob("*.mcap"), *path.glob("*.db3")]) if path.is_dir() else [path]
 
 
 def _choose(topics: dict[str, str], wanted: tuple[str, ...]) -> Set[str]:

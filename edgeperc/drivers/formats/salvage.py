@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import bz2
 import sqlite3
-import struct
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Callable, Generator, Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from edgeperc.errors import DataError
 
@@ -26,80 +25,89 @@ class Message(NamedTuple):
     data: bytes
 
 
+Found = Generator[Message, None, int]
+"""Yields the messages of a record and returns where the next one starts."""
+Record = Callable[[memoryview, int, dict[Any, Any]], Found]
+
+
 def messages(path: Path) -> Iterator[Message]:
     """Messages in the order of the file. Raises DataError where the file breaks, or at its end."""
     with path.open("rb") as file:
-        magic = file.read(16)
-        file.seek(0)
-        if magic.startswith(b"#ROSBAG"):
-            file.readline()
-            yield from _rosbag1(file, {})
-        elif magic.startswith(b"\x89MCAP"):
-            file.seek(8)
-            yield from _mcap(file, {}, {})
-        else:
-            yield from _sqlite(path)
-    raise DataError("the bag has no index: the recording was not closed properly")
+        bag = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+    magic = bytes(bag[:16])
+    if magic.startswith(b"#ROSBAG"):
+        yield from _each(_rosbag1_record, bag, magic.find(b"\n") + 1, {})
+    elif magic.startswith(b"\x89MCAP"):
+        yield from _each(_mcap_record, bag, len(b"\x89MCAP0\r\n"), {})
+    else:
+        yield from _sqlite(path)
+    raise DataError("the bag's index is missing or damaged: was the recording closed properly?")
+
+
+def _each(record: Record, bag: memoryview, at: int, known: dict[Any, Any]) -> Iterator[Message]:
+    """Messages of the records from a byte on; a chunk is a record that holds others."""
+    while at < len(bag):
+        try:
+            after = yield from record(bag, at, known)
+        except Exception as error:
+            raise DataError(f"the bag is cut or damaged in the record at byte {at:,}") from error
+        if after > len(bag):
+            raise DataError(f"the bag is cut in the record at byte {at:,}")
+        at = after
 
 
 _MESSAGE, _CHUNK, _CONNECTION = 2, 5, 7
 
 
-def _rosbag1(file: BinaryIO, topics: dict[bytes, tuple[str, str]]) -> Iterator[Message]:
-    while size := file.read(4):
-        fields = _fields(_exactly(file, _u32(size), file.tell()))
-        start = file.tell() + 4
-        size_bytes = _u32(_exactly(file, 4, file.tell()))
-        data = file.read(size_bytes)
-        kind = fields.get("op", b"\0")[0]
-        if kind == _CHUNK:
-            # Also of a chunk that was cut, the whole messages can be had if it is not compressed.
-            if fields["compression"] == b"none" or len(data) == size_bytes:
-                yield from _rosbag1(BytesIO(_unpacked(data, fields["compression"])), topics)
-        elif kind == _CONNECTION:
-            package, _, name = _fields(data)["type"].decode().partition("/")
-            topics[fields["conn"]] = (fields["topic"].decode(), f"{package}/msg/{name}")
-        elif kind == _MESSAGE and len(data) == size_bytes:
-            yield Message(*topics[fields["conn"]], data)
-        if len(data) < size_bytes:
-            raise DataError(f"the bag ends inside a record, at byte {start + len(data):,}")
+def _rosbag1_record(bag: memoryview, at: int, known: dict[Any, Any]) -> Found:
+    """known: topic and type by connection."""
+    header, at = _sized(bag, at)
+    data, after = _sized(bag, at)
+    fields = _fields(header)
+    kind = fields["op"][0]
+    if kind == _CHUNK:
+        yield from _each(_rosbag1_record, _unpacked(data, fields["compression"]), 0, known)
+    elif kind == _CONNECTION:
+        package, _, name = _fields(data)["type"].decode().partition("/")
+        known[fields["conn"]] = (fields["topic"].decode(), f"{package}/msg/{name}")
+    elif kind == _MESSAGE and after <= len(bag):
+        topic, name = known[fields["conn"]]
+        yield Message(topic, name, bytes(data))
+    return after
 
 
-def _fields(header: bytes) -> dict[str, bytes]:
+def _fields(header: memoryview) -> dict[str, bytes]:
     """`name=value` fields of a ROS 1 record, each behind its length."""
     fields: dict[str, bytes] = {}
     at = 0
     while at < len(header):
-        size = _u32(header[at : at + 4])
-        name, _, value = header[at + 4 : at + 4 + size].partition(b"=")
+        field, at = _sized(header, at)
+        name, _, value = bytes(field).partition(b"=")
         fields[name.decode()] = value
-        at += 4 + size
     return fields
 
 
 _SCHEMA, _CHANNEL, _MCAP_MESSAGE, _MCAP_CHUNK, _DATA_END = 3, 4, 5, 6, 15
+_MESSAGE_HEAD = 22
+_CHUNK_HEAD = 28
 
 
-def _mcap(
-    file: BinaryIO, types: dict[int, str], topics: dict[int, tuple[str, str]]
-) -> Iterator[Message]:
-    while head := file.read(9):
-        at = file.tell()
-        kind, size = struct.unpack("<BQ", head.ljust(9, b"\0"))
-        data = _exactly(file, size, at)
-        if kind == _SCHEMA:
-            types[_u16(data)] = _text(data, 2)[0]
-        elif kind == _CHANNEL:
-            topics[_u16(data)] = (_text(data, 4)[0], types.get(_u16(data[2:]), ""))
-        elif kind == _MCAP_MESSAGE:
-            yield Message(*topics[_u16(data)], data[22:])
-        elif kind == _MCAP_CHUNK:
-            compression, after = _text(data, 28)
-            yield from _mcap(
-                BytesIO(_unpacked(data[after + 8 :], compression.encode())), types, topics
-            )
-        elif kind == _DATA_END:
-            return
+def _mcap_record(bag: memoryview, at: int, known: dict[Any, Any]) -> Found:
+    """known: type by ("schema", id), topic and type by channel."""
+    kind, after = bag[at], at + 9 + int.from_bytes(bag[at + 1 : at + 9], "little")
+    data = bag[at + 9 : after]
+    if kind == _MCAP_CHUNK:
+        compression, start = _sized(data, _CHUNK_HEAD)
+        unpacked = _unpacked(data[start + 8 :], bytes(compression))
+        yield from _each(_mcap_record, unpacked, 0, known)
+    elif kind == _SCHEMA:
+        known["schema", _u16(data)] = _text(data, 2)
+    elif kind == _CHANNEL:
+        known[_u16(data)] = (_text(data, 4), known["schema", _u16(data[2:])])
+    elif kind == _MCAP_MESSAGE and after <= len(bag):
+        topic, name = known[_u16(data)]
+        yield Message(topic, name, bytes(data[_MESSAGE_HEAD:]))
+    return len(bag) if kind == _DATA_END else after
 
 
 def _sqlite(path: Path) -> Iterator[Message]:
@@ -109,6 +117,7 @@ def _sqlite(path: Path) -> Iterator[Message]:
     )
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
+        connection.execute("PRAGMA writable_schema = 1")  # reads on though the end is missing
         for topic, kind, data in connection.execute(query):
             yield Message(topic, kind, data)
     except sqlite3.Error as error:
@@ -117,39 +126,33 @@ def _sqlite(path: Path) -> Iterator[Message]:
         connection.close()
 
 
-def _unpacked(data: bytes, compression: bytes) -> bytes:
+def _unpacked(data: memoryview, compression: bytes) -> memoryview:
+    """A chunk's contents, as far as they go: the chunk may have been cut."""
     if compression in (b"", b"none"):
         return data
     if compression == b"bz2":
-        return bz2.decompress(data)
+        return memoryview(bz2.BZ2Decompressor().decompress(data))
     if compression == b"zstd":
         import zstandard
 
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        return memoryview(zstandard.ZstdDecompressor().decompressobj().decompress(data))
     if compression == b"lz4":
         import lz4.frame  # type: ignore[import-untyped]  # comes with rosbags
 
-        unpacked: bytes = lz4.frame.decompress(data)
-        return unpacked
+        return memoryview(lz4.frame.LZ4FrameDecompressor().decompress(data))
     raise DataError(f"compression {compression.decode('ascii', 'replace')!r} is not known")
 
 
-def _exactly(file: BinaryIO, size: int, at: int) -> bytes:
-    """The next bytes. Raises DataError if there are fewer; a broken size takes no memory."""
-    data = file.read(size)
-    if len(data) < size:
-        raise DataError(f"the bag ends inside a record, at byte {at + len(data):,}")
-    return data
+def _sized(data: memoryview, at: int) -> tuple[memoryview, int]:
+    """What lies behind its length in 4 bytes, as far as it goes, and where the next should be."""
+    start = at + 4
+    after = start + int.from_bytes(data[at:start], "little")
+    return data[start:after], max(after, start)
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 4 + _u32(data[at : at + 4])
-    return data[at + 4 : end].decode(), end
+def _text(data: memoryview, at: int) -> str:
+    return bytes(_sized(data, at)[0]).decode()
 
 
-def _u16(data: bytes) -> int:
+def _u16(data: memoryview) -> int:
     return int.from_bytes(data[:2], "little")
-
-
-def _u32(data: bytes) -> int:
-    return int.from_bytes(data[:4], "little")

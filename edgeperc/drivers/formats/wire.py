@@ -17,6 +17,7 @@ from edgeperc.packet import Events, Frame, Packet, Stamp
 HEAD = struct.Struct("<c5q")
 EVENTS, FRAME, FAILED, ENDED = b"E", b"F", b"X", b"Z"
 _EVENT_BYTES = 13
+_EVER_NS = 1 << 62
 
 Fill = Callable[[memoryview], None]
 
@@ -51,7 +52,9 @@ def send(pipe: BinaryIO, packet: Packet) -> None:
     else:
         kind, sizes = FRAME, (*packet.image.shape, 0)[:3]
         arrays = [packet.image]
-    head = HEAD.pack(kind, stamp.start_ns, stamp.end_ns, *sizes)
+    # Times of damaged files may not fit into 64 bits; they stay far off, for the validator to see.
+    times_ns = (min(max(ns, -_EVER_NS), _EVER_NS) for ns in (stamp.start_ns, stamp.end_ns))
+    head = HEAD.pack(kind, *times_ns, *sizes)
     _write(pipe, [head, *(array.data.cast("B") for array in arrays if array.size)])
 
 
