@@ -217,7 +217,7 @@ def test_computing_only_where_events_are_changes_no_bit(engine, seed, density) -
     for active, spikes in zip(stem._active, stem._spikes, strict=True):
         active[:] = 1
         spikes[:] = 0xDEADBEEF
-    stem._fire(grid)
+    stem._fire()
     for some, every in zip(sparse, stem._spikes, strict=True):
         np.testing.assert_array_equal(some, every)
 

@@ -117,12 +117,14 @@ class _Stem:
     def __init__(self, net: Arrays, height: int, width: int, threads: int) -> None:
         weight = net["stem.0.weight"]
         self.bins = weight.shape[1]
-        self._first = _rows(weight, net["stem.0.bias"])
+        self._first = _row_by_row(weight, net["stem.0.bias"])
         self._second = _convolution(_part(net, "stem.1"))
         self._third = _convolution(_part(net, "stem.2"), stride=2)
         full, half = (height, width), ((height + 1) // 2, (width + 1) // 2)
         self._full, self._half = _Bands(full[0], threads), _Bands(half[0], threads)
-        self._occupied = np.zeros(full, np.uint32)
+        # A border of one pixel on each side, and room to read on to a multiple of four.
+        self._pixels = np.zeros((height, (width + 2) * self.bins + 4), np.float32)
+        self._occupied = np.zeros(full, np.uint8)
         self._active: list[Mask] = [np.ones(size, np.uint8) for size in (full, full, half)]
         self._spikes: list[Spikes] = [
             np.zeros((*size, sp.words(bias.size)), np.uint32)
@@ -132,25 +134,27 @@ class _Stem:
                 (half, self._third.bias),
             )
         ]
-        self._fire(np.zeros((self.bins, *full), np.float32))
+        self._fire()
         self._rest = [spikes.copy() for spikes in self._spikes]
 
     def __call__(self, grid: NDArray[np.float32]) -> Spikes:
-        sp.find_occupied(grid, self._occupied)
+        sp.gather(grid, self._occupied, self._pixels)
         sp.spread(self._occupied, 1, self._active[0])
         sp.spread(self._active[0], 1, self._active[1])
         sp.spread(self._active[1], 2, self._active[2])
         for spikes, rest in zip(self._spikes, self._rest, strict=True):
             np.copyto(spikes, rest)
-        self._fire(grid)
+        self._fire()
         return self._spikes[2]
 
-    def _fire(self, grid: NDArray[np.float32]) -> None:
+    def _fire(self) -> None:
         one, two, three = self._spikes
         see_one, see_two, see_three = self._active
         worth = bool(np.count_nonzero(see_two) > _WORTH_SHARING_PX)
         self._full(
-            lambda rows: sp.fire_on_grid(grid, self._occupied, self._first, see_one, rows, one),
+            lambda rows: sp.fire_on_pixels(
+                self._pixels, self.bins, self._first, see_one, rows, one
+            ),
             worth=worth,
         )
         self._full(
@@ -345,18 +349,22 @@ def _convolution(part: Arrays, stride: int = 1) -> Convolution:
 
 def _dense(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Potentials, Potentials]:
     """Weight (out, in, kh, kw) as (kh * kw * in, out) beside its bias, all channels padded."""
-    fill = sp.padded(weight.shape[1]) - weight.shape[1]
-    return _rows(np.pad(weight, ((0, 0), (0, fill), (0, 0), (0, 0))), bias)
-
-
-def _rows(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Potentials, Potentials]:
-    """As `_dense`, with the inputs as they are."""
     outputs, inputs, height, width = weight.shape
-    table = np.zeros((height * width * inputs, sp.padded(outputs)), np.float32)
-    table[:, :outputs] = weight.transpose(2, 3, 1, 0).reshape(-1, outputs)
-    biases = np.zeros(table.shape[1], np.float32)
+    table = np.zeros((height, width, sp.padded(inputs), sp.padded(outputs)), np.float32)
+    table[:, :, :inputs, :outputs] = weight.transpose(2, 3, 1, 0)
+    biases = np.zeros(table.shape[-1], np.float32)
     biases[:outputs] = bias
-    return table, biases
+    return table.reshape(-1, table.shape[-1]), biases
+
+
+def _row_by_row(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Potentials, Potentials]:
+    """As `_dense`, where the inputs of a row of taps lie side by side and are padded together."""
+    outputs, inputs, height, width = weight.shape
+    lines = weight.transpose(0, 3, 1, 2).reshape(outputs, width * inputs, height, 1)
+    fill = -lines.shape[1] % 4
+    table, biases = _dense(lines, bias)
+    kept = table.reshape(height, -1, biases.size)[:, : width * inputs + fill]
+    return np.ascontiguousarray(kept).reshape(-1, biases.size), biases
 
 
 def _neurons(part: Arrays) -> tuple[Potentials, Potentials]:
@@ -367,7 +375,7 @@ def _neurons(part: Arrays) -> tuple[Potentials, Potentials]:
 
 
 def _convolve(spikes: Spikes, conv: Convolution) -> Potentials:
-    out = np.empty((*_strided(spikes, conv), conv.bias.size), np.float32)
+    out = np.empty((*_strided(spikes, conv), conv.channels), np.float32)
     sp.convolve(spikes, conv, out)
     return out
 

@@ -25,42 +25,44 @@ cgutils: Any = numba_cgutils
 
 _I64 = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_ROWS = types.UniTuple(types.uint64, 4)
-_FACTORS = types.UniTuple(types.float32, 4)
 
 
 @operation
-def add_rows(context: Any, total: Any, table: Any, rows: Any) -> Any:
-    """`total += table[rows[0]] + table[rows[1]] + table[rows[2]] + table[rows[3]]`.
+def add_selected(context: Any, totals: Any, pixel: Any, table: Any, first: Any, word: Any) -> Any:
+    """Add to 32 sums the eight rows that the eight half-bytes of `word` select.
 
-    total: (C,) float32 with C a multiple of 16; table: (n, C) float32; rows: four uint64.
+    totals: (n, 32) float32, of which row `pixel` is added to; table: flat float32, from `first` on
+    8 × 16 rows of 32; word: uint64 below 2**32, its lowest four bits select among the first 16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        for vectors, at in _row_vectors(context, builder, signature, args):
-            a, b, c, d = vectors
-            rows_sum = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-            builder.store(builder.fadd(builder.load(at, align=4), rows_sum), at, align=4)
+        def integer(value: int) -> Any:
+            return ir.Constant(_I64, value)
+
+        sums, rows = (
+            context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2)
+        )
+        # 32 floats a row: a pattern, shifted by 5, is the distance to its row.
+        spread = builder.shl(args[4], integer(5))
+        starts = []
+        for group in range(8):
+            row = builder.and_(builder.lshr(spread, integer(4 * group)), integer(15 << 5))
+            start = builder.add(args[3], builder.add(row, integer(group * 16 * 32)))
+            starts.append(start)
+        pixel = builder.shl(args[1], integer(5))
+        for half in (0, LANES):
+            vectors = [
+                builder.load(_at(builder, rows.data, builder.add(s, integer(half))), align=4)
+                for s in starts
+            ]
+            while len(vectors) > 1:
+                pairs = zip(vectors[::2], vectors[1::2], strict=True)
+                vectors = [builder.fadd(a, b) for a, b in pairs]
+            at = _at(builder, sums.data, builder.add(pixel, integer(half)))
+            builder.store(builder.fadd(builder.load(at, align=4), vectors[0]), at, align=4)
         return context.get_dummy_value()
 
-    return types.void(total, table, _ROWS), codegen
-
-
-@operation
-def add_scaled_rows(context: Any, total: Any, table: Any, rows: Any, factors: Any) -> Any:
-    """`total += factors[0] * table[rows[0]] + … + factors[3] * table[rows[3]]`, as `add_rows`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scales = [_spread(builder, f) for f in cgutils.unpack_tuple(builder, args[3], 4)]
-        for vectors, at in _row_vectors(context, builder, signature, args):
-            total = builder.load(at, align=4)
-            for scale, vector in zip(scales, vectors, strict=True):
-                product = builder.fmul(scale, vector, flags=["contract"])
-                total = builder.fadd(total, product, flags=["contract"])
-            builder.store(total, at, align=4)
-        return context.get_dummy_value()
-
-    return types.void(total, table, _ROWS, _FACTORS), codegen
+    return types.void(totals, types.uint64, table, types.uint64, types.uint64), codegen
 
 
 @operation
@@ -132,21 +134,6 @@ def fires_between(context: Any, line: Any, left: Any, right: Any, share: Any) ->
 def _above_zero(builder: Any, lanes: Any) -> Any:
     above = builder.fcmp_ordered(">", lanes, ir.Constant(_VECTOR, [0.0] * LANES))
     return builder.zext(builder.bitcast(above, ir.IntType(LANES)), ir.IntType(32))
-
-
-def _row_vectors(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """For each 16 columns: the vectors of the four rows, and the address of the total's."""
-    total = context.make_array(signature.args[0])(context, builder, args[0])
-    table = context.make_array(signature.args[1])(context, builder, args[1])
-    (size,) = cgutils.unpack_tuple(builder, total.shape, 1)
-    starts = [builder.mul(row, size) for row in cgutils.unpack_tuple(builder, args[2], 4)]
-    step = ir.Constant(_I64, LANES)
-    with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), size, step) as (column, _):
-        cells = [_at(builder, table.data, builder.add(start, column)) for start in starts]
-        yield (
-            [builder.load(cell, align=4) for cell in cells],
-            _at(builder, total.data, column),
-        )
 
 
 def _at(builder: Any, data: Any, index: Any) -> Any:

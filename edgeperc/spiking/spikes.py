@@ -3,10 +3,11 @@
 Spikes are (H, W, words) uint32: channel c of a pixel is bit c % 32 of word c // 32. Potentials are
 (H, W, C) float32, C padded with zeros to a multiple of 16. A neuron fires above zero.
 
-A convolution of spikes needs no multiplication: the weights under each group of 4 or 8 channels are
-summed beforehand for every pattern that the group can show, and a pixel adds up the table rows
-that its neighbourhood selects. The order of a sum depends on nothing but the layer, so computing
-only some of the pixels changes no bit of them.
+A convolution of spikes needs no multiplication: the weights under each four input channels are
+summed beforehand for each of the 16 patterns that these can show, and a pixel adds up the table
+rows that its neighbourhood selects. 32 output channels of up to 64 pixels are summed at a time, tap
+by tap, so that the 16 KiB of table in use stay in the nearest cache. The order of a sum depends on
+nothing but the layer, so computing only some of the pixels changes no bit of them.
 """
 
 from __future__ import annotations
@@ -18,36 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
-from edgeperc.spiking.lanes import (
-    LANES,
-    add_rows,
-    add_scaled_rows,
-    fires,
-)
+from edgeperc.spiking.lanes import LANES, add_product, add_selected, fires
 
 Spikes: TypeAlias = NDArray[np.uint32]
 Potentials: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.uint8]
 
 WORD = 32
-_BYTE_TABLE_LIMIT = 1_300_000
-"""Bytes of a table over groups of 8 channels that still fits a 2 MB cache; above it groups of 4."""
+_TILE = 64
+_WORD_TABLE = (WORD // 4) * 16 * WORD
+"""Floats of table for one word of input and one of output: 8 groups × 16 patterns × 32 channels."""
 
 
 class Convolution(NamedTuple):
     """A convolution of spikes as tables; padded by half the kernel, as all of SLTNet's are.
 
-    table: (taps × words × groups << bits, C) float32: a row for each pattern of `bits` channels.
-    groups: groups of a word that carry channels, a multiple of 4.
+    table: flat float32 of (output words, taps, input words, 8 groups, 16 patterns, 32 channels).
+    bias: (output words * 32,). channels: outputs, padded for a potential array.
     """
 
     table: NDArray[np.float32]
     bias: NDArray[np.float32]
+    channels: int
     height: int
     width: int
     stride: int
-    bits: int
-    groups: int
 
 
 def padded(channels: int) -> int:
@@ -68,28 +64,39 @@ def convolution(
 ) -> Convolution:
     """Tables of a convolution. weight: (out, in, kh, kw); bias: (out,) or None for zeros."""
     outputs, inputs, height, width = weight.shape
-    taps, columns = height * width, padded(outputs)
-    bits = 8 if inputs % WORD == 0 and taps * inputs * columns * 128 <= _BYTE_TABLE_LIMIT else 4
-    groups = WORD // bits if inputs > 16 or bits == 8 else 4
-    cells = np.zeros((taps, words(inputs) * groups * bits, columns))
-    cells[:, :inputs, :outputs] = weight.transpose(2, 3, 1, 0).reshape(taps, inputs, outputs)
-    biases = np.zeros(columns, np.float32)
+    into, out_of = words(outputs), words(inputs)
+    cells = np.zeros((height * width, out_of * WORD, into * WORD))
+    cells[:, :inputs, :outputs] = weight.transpose(2, 3, 1, 0).reshape(-1, inputs, outputs)
+    groups = cells.reshape(height * width, out_of * WORD // 4, 4, into, WORD)
+    patterns = (np.arange(16)[:, None] >> np.arange(4)) & 1
+    table = np.einsum("pc,tgcow->otgpw", patterns, groups)
+    biases = np.zeros(into * WORD, np.float32)
     biases[:outputs] = 0 if bias is None else bias
-    table = (_patterns(bits) @ cells.reshape(-1, bits, columns)).reshape(-1, columns)
-    return Convolution(table.astype(np.float32), biases, height, width, stride, bits, groups)
-
-
-def _patterns(bits: int) -> NDArray[np.float64]:
-    """(2 ** bits, bits): the bits of each number, the lowest first."""
-    return ((np.arange(1 << bits)[:, None] >> np.arange(bits)) & 1).astype(np.float64)
+    return Convolution(
+        np.ascontiguousarray(table, np.float32).reshape(-1),
+        biases,
+        padded(outputs),
+        height,
+        width,
+        stride,
+    )
 
 
 @kernel()
 def convolve(spikes: Spikes, conv: Convolution, out: Potentials) -> None:
-    """out: (ceil(H / stride), ceil(W / stride), C or more); the first C channels are written."""
+    """out: (ceil(H / stride), ceil(W / stride), C or more); the convolution's C are written."""
+    totals = np.empty((_TILE, WORD), np.float32)
     for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            _convolve_pixel(spikes, conv, y, x, out[y, x][: conv.bias.size])
+        for x in range(0, out.shape[1], _TILE):
+            places = np.arange(x, min(x + _TILE, out.shape[1]))
+            for k in range(conv.bias.size // WORD):
+                _sum(spikes, conv, k, y, places, totals)
+                size = min(WORD, conv.channels - k * WORD)
+                for i in range(places.size):
+                    cells = out[y, places[i]][k * WORD : k * WORD + size]
+                    total = totals[i]
+                    for c in range(size):
+                        cells[c] = total[c]
 
 
 @kernel()
@@ -100,40 +107,53 @@ def convolve_and_fire(
 
     out: (h, w, words); elsewhere it keeps what it held.
     """
-    total = np.empty(conv.bias.size, np.float32)
+    totals = np.empty((_TILE, WORD), np.float32)
+    places = np.empty(_TILE, np.int64)
     for y in range(rows[0], rows[1]):
-        for x in range(out.shape[1]):
-            if active[y, x]:
-                _convolve_pixel(spikes, conv, y, x, total)
-                _fire_pixel(total, out[y, x])
+        x = 0
+        while x < out.shape[1]:
+            count = 0
+            while x < out.shape[1] and count < _TILE:
+                places[count] = x
+                count += active[y, x] != 0
+                x += 1
+            for k in range(out.shape[2]):
+                _sum(spikes, conv, k, y, places[:count], totals)
+                for i in range(count):
+                    _fire_pixel(totals[i], out[y, places[i], k : k + 1])
 
 
 @kernel(inline="always")
-def _convolve_pixel(spikes: Spikes, conv: Convolution, y: int, x: int, total: Potentials) -> None:
+def _sum(
+    spikes: Spikes,
+    conv: Convolution,
+    output_word: int,
+    y: int,
+    places: NDArray[np.int64],
+    totals: Potentials,
+) -> None:
+    """Potentials of 32 channels at output pixels (y, places), one row of `totals` each."""
     height, width, depth = spikes.shape
-    top, left = y * conv.stride - conv.height // 2, x * conv.stride - conv.width // 2
-    bits, patterns = np.uint32(conv.bits), np.uint64(1 << conv.bits)
-    mask, quad = np.uint32((1 << conv.bits) - 1), np.uint32((1 << (4 * conv.bits)) - 1)
-    for c in range(total.size):
-        total[c] = conv.bias[c]
-    for i in range(max(0, -top), min(conv.height, height - top)):
-        for j in range(max(0, -left), min(conv.width, width - left)):
-            row = np.uint64((i * conv.width + j) * depth * conv.groups) * patterns
+    top = y * conv.stride - conv.height // 2
+    bias = conv.bias[output_word * WORD : output_word * WORD + WORD]
+    for i in range(places.size):
+        total = totals[i]
+        for c in range(WORD):
+            total[c] = bias[c]
+    for dy in range(max(0, -top), min(conv.height, height - top)):
+        line = spikes[top + dy]
+        for dx in range(conv.width):
+            shift = dx - conv.width // 2
             for k in range(depth):
-                word = spikes[np.uint64(top + i), np.uint64(left + j), k]
-                if word == 0:
-                    row += np.uint64(conv.groups) * patterns
-                    continue
-                for _ in range(conv.groups >> 2):
-                    if word & quad != 0:
-                        a = row + np.uint64(word & mask)
-                        b = row + patterns + np.uint64((word >> bits) & mask)
-                        upper = (word >> bits) >> bits
-                        c = row + patterns + patterns + np.uint64(upper & mask)
-                        d = row + patterns + patterns + patterns + np.uint64((upper >> bits) & mask)
-                        add_rows(total, conv.table, (a, b, c, d))
-                    word = (((word >> bits) >> bits) >> bits) >> bits
-                    row += patterns << np.uint64(2)
+                tap = ((output_word * conv.height + dy) * conv.width + dx) * depth + k
+                first = np.uint64(tap * _WORD_TABLE)
+                for i in range(places.size):
+                    # A place left of the image is a huge unsigned number, right of it as well.
+                    x = np.uint64(places[i] * conv.stride + shift)
+                    if x < np.uint64(width):
+                        word = line[x, k]
+                        if word != 0:
+                            add_selected(totals, np.uint64(i), conv.table, first, np.uint64(word))
 
 
 @kernel(inline="always")
@@ -158,19 +178,29 @@ def fire(potentials: Potentials, scale: Potentials, shift: Potentials, out: Spik
 
 
 @kernel()
-def find_occupied(grid: Potentials, occupied: Spikes) -> None:
-    """Bit b of occupied (H, W) is set where bin b of the grid (bins, H, W) is not zero."""
-    for y in range(grid.shape[1]):
-        bits = occupied[y]
-        bits[:] = 0
-        for b in range(grid.shape[0]):
+def gather(grid: Potentials, occupied: Mask, pixels: Potentials) -> None:
+    """Bring a voxel grid's bins together: pixels[y, (x + 1) * bins + b] = grid[b, y, x].
+
+    grid: (bins, H, W); occupied: (H, W), set where any bin is not zero. pixels: (H, more than
+    (W + 2) * bins), zero elsewhere.
+    """
+    bins, height, width = grid.shape
+    pixels[:] = 0
+    for y in range(height):
+        seen = occupied[y]
+        seen[:] = 0
+        for b in range(bins):
             values = grid[b, y]
-            for x in range(values.size):
-                bits[x] |= np.uint32(values[x] != 0) << np.uint32(b)
+            for x in range(width):
+                seen[x] |= values[x] != 0
+        for x in range(width):
+            if seen[x]:
+                for b in range(bins):
+                    pixels[y, (x + 1) * bins + b] = grid[b, y, x]
 
 
 @kernel()
-def spread(active: NDArray[Any], stride: int, out: Mask) -> None:
+def spread(active: Mask, stride: int, out: Mask) -> None:
     """Set out, (h, w), where a 3x3 convolution of this stride sees anything active, (H, W)."""
     height, width = active.shape
     line = np.zeros(width + 2, np.uint8)
@@ -179,7 +209,7 @@ def spread(active: NDArray[Any], stride: int, out: Mask) -> None:
         for above in range(max(0, y * stride - 1), min(height, y * stride + 2)):
             seen = active[above]
             for x in range(width):
-                line[x + 1] |= seen[x] != 0
+                line[x + 1] |= seen[x]
         seen_from = out[y]
         if stride == 1:
             for x in range(seen_from.size):
@@ -190,9 +220,9 @@ def spread(active: NDArray[Any], stride: int, out: Mask) -> None:
 
 
 @kernel()
-def fire_on_grid(
-    grid: Potentials,
-    occupied: Spikes,
+def fire_on_pixels(
+    pixels: Potentials,
+    bins: int,
     weights: tuple[Potentials, Potentials],
     active: Mask,
     rows: tuple[int, int],
@@ -200,40 +230,22 @@ def fire_on_grid(
 ) -> None:
     """The neurons behind a 3x3 convolution of a voxel grid, as `convolve_and_fire`.
 
-    grid, occupied: see `find_occupied`. weights: (9 * bins, C) and bias (C,). Empty bins add
-    nothing, so they are left out.
+    pixels: from `gather`; three neighbours of a row lie side by side. weights: (3 * n, C), n the
+    next multiple of 4 above 3 * bins and the rows in between zero, and bias (C,).
     """
     table, bias = weights
-    bins, height, width = grid.shape
+    height, width, _ = out.shape
+    size = table.shape[0] // 3
     total = np.empty(bias.size, np.float32)
-    factors = np.empty(9 * bins + 3, np.float32)
-    places = np.empty(9 * bins + 3, np.uint64)
     for y in range(rows[0], rows[1]):
         for x in range(width):
-            if not active[y, x]:
-                continue
-            count = 0
-            for i in range(max(0, 1 - y), min(3, height + 1 - y)):
-                for j in range(max(0, 1 - x), min(3, width + 1 - x)):
-                    bits = occupied[y + i - 1, x + j - 1]
-                    if bits == 0:
-                        continue
-                    for b in range(bins):
-                        factors[count] = grid[b, y + i - 1, x + j - 1]
-                        places[count] = (i * 3 + j) * bins + b
-                        count += np.int64((bits >> np.uint32(b)) & np.uint32(1))
-            factors[count : count + 3] = 0
-            places[count : count + 3] = 0
-            for c in range(total.size):
-                total[c] = bias[c]
-            for n in range(0, count, 4):
-                add_scaled_rows(
-                    total,
-                    table,
-                    (places[n], places[n + 1], places[n + 2], places[n + 3]),
-                    (factors[n], factors[n + 1], factors[n + 2], factors[n + 3]),
-                )
-            _fire_pixel(total, out[y, x])
+            if active[y, x]:
+                for c in range(total.size):
+                    total[c] = bias[c]
+                for i in range(max(0, 1 - y), min(3, height + 1 - y)):
+                    seen = pixels[y + i - 1, x * bins : x * bins + size]
+                    add_product(total, seen, table, np.uint64(i * size))
+                _fire_pixel(total, out[y, x])
 
 
 class Channels(NamedTuple):
