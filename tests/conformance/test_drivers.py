@@ -61,7 +61,9 @@ def content(packet: Packet) -> list[bytes]:
 def test_packets_are_in_order_sound_and_the_same_each_time(make: Make) -> None:
     packets = list(make().packets())
     assert packets
-    assert [packet.stamp.seq for packet in packets] == list(range(len(packets)))
+    for kind in (Events, Frame):  # counted apart, so that a gap is a drop also for who takes one
+        seqs = [packet.stamp.seq for packet in packets if isinstance(packet, kind)]
+        assert seqs == list(range(len(seqs)))
     assert {packet.stamp.source for packet in packets} == {"cam"}
     ends_ns = [packet.stamp.end_ns for packet in packets]
     assert ends_ns == sorted(ends_ns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -118,8 +118,11 @@ def trim(packets: Iterable[Packet], *, start_us: int, duration_us: int | None) -
 
 
 def numbered(packets: Iterable[Packet], source: str) -> Iterator[Packet]:
-    """Stamp packets with their source and a count without gaps."""
-    for seq, packet in enumerate(packets):
+    """Stamp packets with their source and counts without gaps, of events and of frames."""
+    counts: Counter[type] = Counter()
+    for packet in packets:
+        seq = counts[type(packet)]
+        counts[type(packet)] += 1
         yield replace(packet, stamp=replace(packet.stamp, source=source, seq=seq))
 
 
