@@ -252,12 +252,18 @@ def models_pull(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="Model whose card names URLs.")],
 ) -> None:
     """Download a model's files by URL, resume, and check their sha256."""
+    import shutil
+
     from edgeperc import places
     from edgeperc.fetch import pull
 
-    card = places.find_card(name).card
-    folder = places.data_home() / "models" / card.name
-    pull(card, folder)
+    model = places.find_card(name)
+    folder = places.data_home() / "models" / model.card.name
+    pull(model.card, folder)
+    if folder != model.folder:
+        local = [entry.path for entry in model.card.files if not entry.url]
+        for path in (*local, "model.toml"):  # the card last: with it the model is there
+            shutil.copyfile(model.folder / path, folder / path)
     Console().print(f"written to {folder}")
 
 
