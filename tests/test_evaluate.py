@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +18,7 @@ from edgeperc.offline.dsec import CLASSES as DSEC_CLASSES
 from edgeperc.offline.evaluate import evaluate
 from edgeperc.twin.scene import CLASSES
 
+from .test_ddd17 import events, mask, write_original, write_preprocessed
 from .test_dsec import NAME, label_map, write_events, write_labels
 
 
@@ -95,6 +97,26 @@ def test_it_prints_as_a_table_and_as_json(tmp_path: Path) -> None:
     Console(file=shown, width=80).print(found.table())
     for word in (*CLASSES, "mIoU", "accuracy"):
         assert word in shown.getvalue()
+
+
+@pytest.mark.parametrize("form", ["preprocessed", "original"])
+def test_ddd17_is_scored_where_it_is_labelled(tmp_path: Path, form: str) -> None:
+    if form == "preprocessed":
+        data = tmp_path / "dir1"
+        write_preprocessed(data, events(), [5])
+    else:
+        data = tmp_path / "rec1.hdf5"
+        write_original(data, events())
+        (tmp_path / "rec1" / "segmentation_masks").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "rec1" / "segmentation_masks" / "s_5.png"), mask(5))
+    human = CLASSES.index("human")
+    model = write_model(tmp_path / "model", human, represent="sltnet-ddd17", network=(200, 352))
+    found = evaluate(model, str(data), threads=1)
+
+    known = mask(5)[mask(5) != 255]
+    assert found.windows == 1
+    assert found.scores.pixels == known.size
+    assert found.scores.accuracy == pytest.approx(float((known == human).mean()))
 
 
 def test_dsec_is_scored_in_undistorted_pixels(tmp_path: Path) -> None:
