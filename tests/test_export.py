@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from edgeperc import config
 from edgeperc.config import Accuracy, Checkpoint, Input, ModelCard
+from edgeperc.drivers.replay import Replay
 from edgeperc.errors import ModelError
 from edgeperc.infer import Session
 from edgeperc.offline.checkpoint import read_checkpoint
+from edgeperc.offline.compare import doubts
 from edgeperc.offline.export import (
     export_onnx,
     export_trained,
@@ -31,7 +33,11 @@ from edgeperc.offline.nets.sltnet import SLTNet
 from edgeperc.offline.nets.sltnet_folded import Neurons
 from edgeperc.offline.nets.sltnet_keys import load_sltnet, published_modules
 from edgeperc.offline.prune import prune
+from edgeperc.offline.report import Check
+from edgeperc.packet import Events
 from edgeperc.places import find_model
+from edgeperc.represent import RECIPES
+from edgeperc.window import CountWindows
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -217,6 +223,18 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def checked(*labels: float) -> list[Check]:
+    return [Check("noise", share, 0.0, 1.0, 0.0) for share in labels]
+
+
+def test_a_lone_flip_is_a_warning_and_a_wrong_network_an_error() -> None:
+    assert doubts(checked(1.0, 1.0, 0.9995)) == []
+    (warning,) = doubts(checked(1.0, 0.95, 1.0))
+    assert "95.00%" in warning
+    with pytest.raises(ModelError, match="95.00%"):
+        doubts(checked(1.0, 0.95, 0.94))
+
+
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
@@ -278,3 +296,33 @@ def test_the_imported_network_gives_the_official_labels(tmp_path: Path) -> None:
     for voxel, labels in zip(golden["voxel"], golden["labels"], strict=True):
         (logits,) = session.run(voxel[None])
         assert (logits[0].argmax(0) == labels).mean() >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OFFICIAL["dsec"].exists(), reason=f"{OFFICIAL['dsec'].name} is not here")
+def test_the_dsec_network_keeps_its_live_block_and_its_labels_on_real_events(
+    tmp_path: Path,
+) -> None:
+    card = config.load(ROOT / "models" / "sltnet-dsec" / "model.toml", ModelCard)
+    report = import_checkpoint(card, OFFICIAL["dsec"], tmp_path / "out")
+    assert report.warnings == ()
+    gone = [r.place for r in report.removed if r.what == "block"]
+    assert len(gone) == 11
+    assert "up3.block" not in gone
+
+    net = load_sltnet(read_checkpoint(OFFICIAL["dsec"]))
+    session = Session(tmp_path / "out" / report.files[0].path, threads=1)
+    size = {"width_px": card.input.width_px, "height_px": card.input.height_px}
+    recording = Replay(str(DATA / "events" / "gen3_evt2.raw"), **size)
+    windows = CountWindows(card.input.window_events or 0)
+    recipe = RECIPES[card.input.represent](*size.values(), card.input)
+    agreement = []
+    for packet in recording.packets():
+        assert isinstance(packet, Events)
+        for window in windows.push(packet):
+            voxel = recipe(window)[None].copy()
+            with torch.no_grad():
+                expected = net(torch.from_numpy(voxel)).argmax(1).numpy()
+            agreement.append((session.run(voxel)[0].argmax(1) == expected).mean())
+    assert len(agreement) == 5
+    assert min(agreement) >= 0.999

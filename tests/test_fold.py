@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from edgeperc.errors import ModelError
 from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.fold import fold
+from edgeperc.offline.nets.lif import LIF
 from edgeperc.offline.nets.sltnet import LMSB, SLTNet
 from edgeperc.offline.nets.sltnet_keys import load_sltnet
 from edgeperc.offline.prune import never_fired, prune
@@ -73,9 +75,21 @@ def test_a_folded_network_shares_nothing_with_its_source() -> None:
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
-def test_a_network_of_several_time_steps_is_refused() -> None:
-    with pytest.raises(ModelError, match="one time step"):
-        fold(SLTNet(3, width=8, time_steps=2))
+@pytest.mark.parametrize(
+    "neuron",
+    [lambda: LIF(time_steps=2), lambda: LIF(reset=-0.5), lambda: LIF(gain=0.5)],
+)
+def test_neurons_that_are_no_plain_comparison_are_refused(neuron: Callable[[], LIF]) -> None:
+    with pytest.raises(ModelError, match="one time step and plain neurons"):
+        fold(SLTNet(3, width=8, neuron=neuron))
+
+
+def test_another_threshold_is_folded_too() -> None:
+    net = trained(0)
+    for module in net.modules():
+        if isinstance(module, LIF):
+            module.threshold = 0.3
+    assert difference(net, fold(net), grids()) < 1e-4
 
 
 @pytest.mark.parametrize("seed", range(4))

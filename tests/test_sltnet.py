@@ -90,6 +90,11 @@ def test_gradient_flows_back_through_time_unless_a_spike_resets_it() -> None:
     assert fired.grad[0] == 0
 
 
+def test_potentials_that_do_not_make_whole_time_steps_are_refused() -> None:
+    with pytest.raises(ModelError, match="5 potentials do not make 3 time steps"):
+        LIF(time_steps=3)(torch.zeros(5, 2))
+
+
 def test_repconv_is_the_published_padding_by_what_bn_makes_of_zero() -> None:
     rep = RepConv(6)
     for layer in rep:

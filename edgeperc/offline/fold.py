@@ -30,12 +30,10 @@ def fold(source: net.SLTNet) -> FoldedSLTNet:
     Raises ModelError unless it has one time step, which is what makes a neuron a comparison.
     """
     for module in source.modules():
-        if isinstance(module, LIF) and (module.time_steps, module.gain, module.inclusive) != (
-            1,
-            1,
-            False,
-        ):
-            raise ModelError("only an SLTNet of one time step and published neurons can be folded")
+        if isinstance(module, LIF):
+            neuron = (module.time_steps, module.gain, module.reset, module.inclusive)
+            if neuron != (1, 1, 0, False):
+                raise ModelError("only an SLTNet of one time step and plain neurons can be folded")
     stem: Any = source.stem
     transformers: Any = source.transformers
     attention: Any = source.up3.after

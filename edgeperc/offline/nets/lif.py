@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeperc.errors import ModelError
+
 Surrogate = Callable[[Tensor], Tensor]
 """Derivative of a spike by its membrane potential, as a function of (potential - threshold)."""
 
@@ -53,7 +55,8 @@ class LIF(nn.Module):
     where `reset + u > threshold` (`>=` if inclusive), then u = 0 where it spiked.
 
     spikingjelly's LIFNode is `decay = 1 - 1 / tau`, `gain = 1 / tau` (1 without decay_input) and
-    `inclusive`. x and the result: (time_steps * B, ...), time outermost.
+    `inclusive`. x and the result: (time_steps * B, ...), time outermost. Raises ModelError if the
+    first axis does not hold whole time steps.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class LIF(nn.Module):
         self.surrogate = surrogate
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(x) % self.time_steps:
+            raise ModelError(f"{len(x)} potentials do not make {self.time_steps} time steps")
         drives = (x if self.gain == 1 else self.gain * x).chunk(self.time_steps)
         u = drives[0]
         spikes = [self._fire(u)]
