@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from edgeperc.validate import Validator
 
 from edgeperc import DataError, DeviceError, Events, Frame, LabelMap, ModelError, ModelRef, Stamp
 from edgeperc.clock import ReplayClock
 from edgeperc.packet import Packet
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.result import Result
+from edgeperc.validate import Validator
 from edgeperc.window import TimeWindows
 
 REF = ModelRef(name="counter")

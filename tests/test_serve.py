@@ -1,0 +1,177 @@
+"""serve, check and replay as a user meets them: commands in processes of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeperc.clock import ReplayClock
+from edgeperc.drivers.twin import Twin
+from edgeperc.packet import Events
+
+DAVIS = Path(__file__).parents[2] / "shared/data/events/davis346.aedat4"
+EDGEPERC = [sys.executable, "-m", "edgeperc"]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a second of the twin as `t x y p` text: ten full windows and a rest."""
+    path = tmp_path_factory.mktemp("recording") / "street.txt"
+    twin = Twin(name="dvs", clock=ReplayClock(None), seed=7, duration_s=0.53)
+    packets = [packet for packet in twin.packets() if isinstance(packet, Events)]
+    columns = [np.concatenate([getattr(p, name) for p in packets]) for name in "txyp"]
+    np.savetxt(path, np.stack(columns, axis=1), fmt="%d")
+    return path
+
+
+def edgeperc(*args: object, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EDGEPERC, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def replay(recording: Path, out: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    size = ("--width-px", 346, "--height-px", 260) if recording.suffix == ".txt" else ()
+    return edgeperc("replay", recording, "--model", "sltnet-twin", "--out", out, *size, *args)
+
+
+def wait_for_port(port: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"nobody listens on port {port}")
+
+
+def digest(out: Path) -> str:
+    """One hash over the names and bytes of all label maps."""
+    total = hashlib.sha256()
+    for path in sorted((out / "labels").iterdir()):
+        total.update(path.name.encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_replay_writes_full_windows_and_says_so(recording: Path, tmp_path: Path) -> None:
+    done = replay(recording, tmp_path / "out", "--speed", "max")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    assert [line["seq"] for line in lines] == list(range(10))
+    first_us = lines[0]["start_us"]
+    assert [line["start_us"] for line in lines] == [first_us + 50_000 * k for k in range(10)]
+    for line in lines:
+        assert line["file"] == f"labels/{line['end_us']}.png"
+        labels = cv2.imread(str(tmp_path / "out" / line["file"]), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == (260, 346)
+        assert set(np.unique(labels)) <= {0, 1, 2, 3, 4, 5, 255}
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["complete"]
+    assert summary["pipelines"][0]["meter"]["results"] == 10
+    assert summary["pipelines"][0]["meter"]["dropped"] == 0
+    assert summary["pipelines"][0]["model"]["sha256"]
+
+
+def test_the_same_labels_every_time_and_at_every_speed(recording: Path, tmp_path: Path) -> None:
+    digests = set()
+    for name, speed in (("a", "max"), ("b", "max"), ("c", "1.0"), ("d", "0.7")):
+        done = replay(recording, tmp_path / name, "--speed", speed)
+        assert done.returncode == 0, done.stderr
+        digests.add(digest(tmp_path / name))
+    assert len(digests) == 1
+
+
+def test_start_and_duration_play_a_part(recording: Path, tmp_path: Path) -> None:
+    done = replay(
+        recording, tmp_path / "out", "--speed", "max", "--start-s", 0.1, "--duration-s", 0.2
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out/results.jsonl").read_text().splitlines()
+    assert 3 <= len(lines) <= 4
+
+
+def test_a_broken_recording_keeps_its_prefix_and_is_one_line(
+    recording: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.txt"
+    rows = recording.read_text().splitlines()
+    half = len(rows) // 2
+    broken.write_text("\n".join([*rows[:half], "not an event", *rows[half:]]))
+    done = replay(broken, tmp_path / "out", "--speed", "max")
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "broken.txt" in errors[0]
+    assert "Traceback" not in done.stderr
+    assert 4 <= len(list((tmp_path / "out/labels").iterdir())) <= 6
+    assert not json.loads((tmp_path / "out/summary.json").read_text())["complete"]
+
+
+def test_a_second_run_does_not_overwrite_the_first(recording: Path, tmp_path: Path) -> None:
+    assert replay(recording, tmp_path / "out", "--speed", "max").returncode == 0
+    again = replay(recording, tmp_path / "out", "--speed", "max")
+    assert again.returncode == 2
+    assert "not an empty folder" in again.stderr
+
+
+def test_check_runs_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
+    app = tmp_path / "app.toml"
+    app.write_text('rig = "rig.toml"\n[[pipelines]]\nname="a"\ninput="dvs"\nmodel="sltnet-twin"\n')
+    (tmp_path / "rig.toml").write_text('[sensors.dvs]\ndriver = "twin"\n')
+    good = edgeperc("check", app, "--json")
+    assert good.returncode == 0, good.stderr
+    report = json.loads(good.stdout)
+    assert report["trouble"] == []
+    assert report["pipelines"][0]["meter"]["results"] >= 10
+
+    (tmp_path / "rig.toml").write_text('[sensors.dvs]\ndriver = "video"\nsource = "/dev/video99"\n')
+    bad = edgeperc("check", app)
+    assert bad.returncode == 1
+    assert "/dev/video99" in bad.stderr
+
+
+def test_a_daemon_streams_to_another_process_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    app = tmp_path / "app.toml"
+    app.write_text(
+        'rig = "twin"\n[[pipelines]]\nname="a"\ninput="dvs"\nmodel="sltnet-twin"\n'
+        '[[sinks]]\nkind="grpc"\nlisten="127.0.0.1:50717"\n'
+    )
+    with subprocess.Popen(
+        [*EDGEPERC, "serve", str(app)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as daemon:
+        try:
+            wait_for_port(50717)
+            seen = edgeperc("watch", "127.0.0.1:50717", "--json", "--duration-s", 5)
+            daemon.send_signal(signal.SIGINT)
+            started_s = time.monotonic()
+            out, err = daemon.communicate(timeout=20)
+            ended_s = time.monotonic() - started_s
+        finally:
+            daemon.kill()
+    results = [json.loads(line) for line in seen.stdout.splitlines() if line.startswith("{")]
+    assert len(results) > 20, seen.stderr
+    assert {result["source"] for result in results} == {"dvs"}
+    assert daemon.returncode == 0, err
+    assert ended_s < 2
+    assert "total" in out  # the summary table
+
+
+@pytest.mark.skipif(not DAVIS.exists(), reason="../shared/data is not there")
+def test_the_real_davis_recording_gives_47_windows(tmp_path: Path) -> None:
+    done = replay(DAVIS, tmp_path / "out", "--speed", "max")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out/labels").iterdir())) == 47
