@@ -111,6 +111,7 @@ class SensorStatus:
     events: int = 0
     frames: int = 0
     error: str = ""
+    hint: str = ""
     counters: Counters = field(default_factory=Counters)
 
 
@@ -237,10 +238,10 @@ class Run:
                 status.state = "ended"
                 break
             except DataError as error:
-                status.state, status.error = "failed", str(error)
+                status.state, status.error, status.hint = "failed", str(error), error.hint
                 break
             except DeviceError as error:
-                status.error = str(error)
+                status.error, status.hint = str(error), error.hint
                 if self._lossless:
                     status.state = "failed"
                     break
@@ -270,7 +271,7 @@ class Run:
                     return
                 if status.state == "lost":
                     log.warning("sensor '%s' is back", name)
-                    status.error = ""
+                    status.error = status.hint = ""
                 status.state = "running"
                 status.packets += 1
                 if isinstance(packet, Events):

@@ -19,7 +19,7 @@ from rich.live import Live
 from edgeperc import __version__
 from edgeperc.assemble import Plan, assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
-from edgeperc.errors import ConfigError, DataError
+from edgeperc.errors import ConfigError, DataError, EdgepercError
 from edgeperc.pipeline import Run
 from edgeperc.table import run_report, run_table
 
@@ -131,8 +131,13 @@ def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Consol
             **run_report(run),
         }
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    for sensor in run.sensors():
+        if sensor.error:
+            path = plan.rig.sensors[sensor.name]["path"]
+            known = "" if path in sensor.error else f"{path}: "
+            raise DataError(f"{known}{sensor.error}", hint=sensor.hint)
     for error in run.errors:
-        raise DataError(error)
+        raise EdgepercError(error)
     return run
 
 
