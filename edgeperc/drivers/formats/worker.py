@@ -77,6 +77,7 @@ class Worker:
             self._process.kill()
         with self._lock:  # whoever reads has met the end of the pipe by now
             if self._process:
+                self._process.kill()  # it may have been started just now
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(timeout=0.5)
                 for pipe in (self._process.stdin, self._process.stdout):
