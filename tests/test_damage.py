@@ -162,6 +162,20 @@ def test_the_byte_of_the_damage_is_named(written: Written, tmp_path: Path) -> No
             list(Replay(str(path)).packets())
 
 
+def test_a_wrong_time_in_a_bags_index_loses_no_message(
+    scene: Any, written: Written, tmp_path: Path
+) -> None:
+    data = bytearray(written("ros1_packets").read_bytes())
+    record = data.rindex(b"\x2f\0\0\0", 0, data.index(b"op=\x04"))  # its header has 47 bytes
+    fifth_entry = record + 4 + 47 + 4 + 4 * 12
+    data[fifth_entry] += 1  # a second later
+    path = tmp_path / "scene.bag"
+    path.write_bytes(data)
+    columns, error = outcome(read_here(path))
+    assert (columns[0] == scene.t).all()
+    assert "index is missing or damaged" in str(error)
+
+
 def test_a_folder_without_its_metadata_is_read_by_its_files(
     scene: Any, written: Written, tmp_path: Path
 ) -> None:

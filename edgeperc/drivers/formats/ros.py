@@ -70,10 +70,10 @@ def _open(path: Path, stack: ExitStack) -> Bag:
 
     try:
         reader: Any = (rosbag1 if _is_ros1(path) else rosbag2).Reader(path)
-        reader.open()
+        stack.enter_context(reader)
+        _check_index(reader)
     except Exception:
         return _open_folder(path, stack) if path.is_dir() else _open_damaged(path)
-    stack.callback(reader.close)
 
     def messages(wanted: Set[str]) -> Iterator[Message]:
         chosen = [connection for connection in reader.connections if connection.topic in wanted]
@@ -86,6 +86,17 @@ def _open(path: Path, stack: ExitStack) -> Bag:
             yield from _salvaged(path, wanted, had)
 
     return Bag({c.topic: c.msgtype for c in reader.connections}, messages)
+
+
+def _check_index(reader: Any) -> None:
+    """Raise ValueError if the index of a ROS 1 bag gives a topic in another order than the file.
+
+    A damaged time in it would have rosbags leave out a message here and come to it much later.
+    """
+    for entries in getattr(reader, "indexes", {}).values():
+        places = [(entry.chunk_pos, entry.offset) for entry in entries]
+        if places != sorted(places):
+            raise ValueError
 
 
 def _open_folder(path: Path, stack: ExitStack) -> Bag:
