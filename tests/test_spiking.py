@@ -116,10 +116,11 @@ def test_convolution_of_spikes_is_a_convolution(seed, channels, shape, size) -> 
             (kh // 2, kw // 2),
         )
     )  # fmt: skip
-    potentials = en._convolve(en._bits(fired), conv)
+    workers = en._Workers(1)
+    potentials = en._convolve(en._bits(fired), conv, workers)
     np.testing.assert_allclose(potentials[..., :outputs], expected, atol=1e-5)
     assert not potentials[..., outputs:].any()
-    spikes = unpack(en._convolve_and_fire(en._bits(fired), conv), outputs)
+    spikes = unpack(en._convolve_and_fire(en._bits(fired), conv, workers), outputs)
     clear = np.abs(expected) > 1e-5
     np.testing.assert_array_equal(spikes[clear], expected[clear] > 0)
 
@@ -172,7 +173,8 @@ def test_upsampling_convolution_is_torchs(seed, size) -> None:
         as_tensor(x), torch.from_numpy(weight), torch.from_numpy(bias), 2, 1, 1
     )
     out = np.empty((2 * size[0], 2 * size[1], 32), np.float32)
-    po.convolve_up(x.astype(np.float32), en._dense(weight.transpose(1, 0, 2, 3), bias), out)
+    table = en._dense(weight.transpose(1, 0, 2, 3), bias)
+    po.convolve_up(x.astype(np.float32), table, (0, out.shape[0]), out)
     np.testing.assert_allclose(out[..., :24], as_image(expected), atol=1e-4)
 
 
@@ -187,7 +189,7 @@ def test_attention_is_a_sigmoid_of_a_product(seed, scale) -> None:
         expected = head_scale * u / (1 + np.exp(-z)) + head_shift
     out = u.astype(np.float32)
     head = (head_scale.astype(np.float32), head_shift.astype(np.float32))
-    po.attend(out, en._dense(weight, bias), head)
+    po.attend(out, en._dense(weight, bias), head, (0, 3))
     # float32 knows z to a part in 1e7, and the sigmoid is steepest, 1/4, where z is small.
     np.testing.assert_allclose(out, expected, atol=2e-6 * max(scale, 1))
 
@@ -255,7 +257,7 @@ def test_networks_of_other_widths(tmp_path, width, blocks, pruned) -> None:
 
 
 def test_threads_share_work_without_changing_it(folded, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(en, "_WORTH_SHARING_PX", 0)
+    monkeypatch.setattr(en, "_WORTH_WAKING", 0)
     engines = [open_engine(folded, tmp_path, threads) for threads in (1, 2, 3)]
     rng = np.random.default_rng(3)
     grids = [random_grid(rng, 0.2) for _ in range(12)]

@@ -30,12 +30,13 @@ from edgeperc.spiking.spikes import Convolution, Mask, Potentials, Spikes
 Arrays = Mapping[str, NDArray[Any]]
 
 Gate: TypeAlias = NDArray[np.float32] | np.float32
+Rows: TypeAlias = tuple[int, int]
 
 FORMAT = 1
 """Raised whenever the arrays of a file change their meaning."""
 
-_WORTH_SHARING_PX = 5000
-"""Pixels to compute in a stem layer, about 0.5 ms, from which on waking a second thread pays."""
+_WORTH_WAKING = 20_000
+"""Taps × pixels × words of input and output that one thread sums in about 0.2 ms."""
 
 
 class SpikingEngine:
@@ -52,12 +53,13 @@ class SpikingEngine:
         net = _read(path)
         self._size = int(net["size"][0]), int(net["size"][1])
         height, width = self._size
-        self._stem = _Stem(net, height, width, threads)
-        self._stages = [_Stage(_part(net, f"stage{n}")) for n in (1, 2, 3)]
-        self._transformers = [_Transformer(part) for part in _parts(net, "transformers")]
+        self._workers = workers = _Workers(threads)
+        self._stem = _Stem(net, height, width, workers)
+        self._stages = [_Stage(_part(net, f"stage{n}"), workers) for n in (1, 2, 3)]
+        self._transformers = [_Transformer(part, workers) for part in _parts(net, "transformers")]
         self._channels = net["stage3.fire.scale"].size
-        self._skips = [_Skip(_part(net, f"skip{n}")) for n in (1, 2, 3)]
-        self._ups = [_Up(_part(net, f"up{n}")) for n in (1, 2, 3)]
+        self._skips = [_Skip(_part(net, f"skip{n}"), workers) for n in (1, 2, 3)]
+        self._ups = [_Up(_part(net, f"up{n}"), workers) for n in (1, 2, 3)]
         self._attention = _dense(net["attention.weight"], net["attention.bias"])
         self._head = _neurons(_part(net, "head"))
         self._taps = po.axis((height + 1) // 2, height), po.axis((width + 1) // 2, width)
@@ -81,31 +83,53 @@ class SpikingEngine:
             y = transformer(y)
         for up, skip, seen in zip(self._ups, reversed(self._skips), (o3, o2, o1), strict=True):
             y = up(y, skip, seen)
-        po.attend(y, self._attention, self._head)
+        return self._classified(y)
+
+    def _classified(self, y: Potentials) -> NDArray[np.uint8]:
         labels = np.empty(self._size, np.uint8)
-        po.classify(y, self._taps, self._label_of, labels)
+        share = self._workers.share
+        share(
+            y.shape[0],
+            lambda rows: po.attend(y, self._attention, self._head, rows),
+            work=y.size // 8,
+        )
+        share(
+            labels.shape[0],
+            lambda rows: po.classify(y, self._taps, self._label_of, rows, labels),
+            work=labels.size,
+        )
         return labels
 
 
-class _Bands:
-    """Runs a kernel over bands of rows on several threads; kernels release the interpreter lock.
+class _Workers:
+    """Runs a kernel over bands of rows, one for each thread; kernels release the interpreter lock.
 
-    More bands than threads, because events and with them the work gather in a part of the image.
+    The calling thread takes a band itself. Small layers are not shared: waking a thread costs what
+    the work of `_WORTH_WAKING` does.
     """
 
-    def __init__(self, height: int, threads: int) -> None:
-        edges = np.linspace(0, height, 4 * threads + 1).astype(int).tolist()
-        self._all = (0, height)
-        self._rows = list(itertools.pairwise(edges))
-        self._pool = ThreadPoolExecutor(threads, "spiking") if threads > 1 else None
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1, "spiking") if threads > 1 else None
 
-    def __call__(self, kernel: Callable[[tuple[int, int]], None], *, worth: bool = True) -> None:
-        """Call `kernel((first, last))`; in one go where sharing is not `worth` waking threads."""
-        if self._pool is None or not worth:
-            kernel(self._all)
-        else:
-            for _ in self._pool.map(kernel, self._rows):
-                pass
+    def share(self, height: int, kernel: Callable[[Rows], None], *, work: int) -> None:
+        """Call `kernel((first, last))` on equal bands of rows. work: taps, pixels and words."""
+        cuts = [height * i // self._threads for i in range(self._threads + 1)]
+        self._run(cuts if work > _WORTH_WAKING else [0, height], kernel)
+
+    def share_active(self, active: Mask, kernel: Callable[[Rows], None]) -> None:
+        """Call `kernel((first, last))` on bands with equal numbers of active pixels, (H, W)."""
+        done = np.cumsum(np.count_nonzero(active, axis=1))
+        shares = done[-1] * np.arange(1, self._threads) // self._threads
+        cuts = [0, *np.searchsorted(done, shares).tolist(), active.shape[0]]
+        self._run(cuts if 9 * done[-1] > _WORTH_WAKING else [0, active.shape[0]], kernel)
+
+    def _run(self, cuts: list[int], kernel: Callable[[Rows], None]) -> None:
+        first, *others = itertools.pairwise(cuts)
+        bands = [self._pool.submit(kernel, rows) for rows in others] if self._pool else []
+        kernel(first)
+        for band in bands:
+            band.result()
 
 
 class _Stem:
@@ -114,17 +138,17 @@ class _Stem:
     At rest is what an empty window gives; `_rest` holds those spikes for each layer.
     """
 
-    def __init__(self, net: Arrays, height: int, width: int, threads: int) -> None:
+    def __init__(self, net: Arrays, height: int, width: int, workers: _Workers) -> None:
+        self._workers = workers
         weight = net["stem.0.weight"]
         self.bins = weight.shape[1]
         self._first = _row_by_row(weight, net["stem.0.bias"])
         self._second = _convolution(_part(net, "stem.1"))
         self._third = _convolution(_part(net, "stem.2"), stride=2)
         full, half = (height, width), ((height + 1) // 2, (width + 1) // 2)
-        self._full, self._half = _Bands(full[0], threads), _Bands(half[0], threads)
         # A border of one pixel on each side, and room to read on to a multiple of four.
-        self._pixels = np.zeros((height, (width + 2) * self.bins + 4), np.float32)
-        self._occupied = np.zeros(full, np.uint8)
+        self._pixels = np.zeros((height, (width + 2) * self.bins + 3), np.float32)
+        self._near = np.zeros(full, np.uint8)
         self._active: list[Mask] = [np.ones(size, np.uint8) for size in (full, full, half)]
         self._spikes: list[Spikes] = [
             np.zeros((*size, sp.words(bias.size)), np.uint32)
@@ -138,10 +162,10 @@ class _Stem:
         self._rest = [spikes.copy() for spikes in self._spikes]
 
     def __call__(self, grid: NDArray[np.float32]) -> Spikes:
-        sp.gather(grid, self._occupied, self._pixels)
-        sp.spread(self._occupied, 1, self._active[0])
-        sp.spread(self._active[0], 1, self._active[1])
-        sp.spread(self._active[1], 2, self._active[2])
+        sp.gather(grid, self._near, self._pixels)
+        sp.spread(self._near, 0, 1, self._active[0])
+        sp.spread(self._active[0], 1, 1, self._active[1])
+        sp.spread(self._active[1], 1, 2, self._active[2])
         for spikes, rest in zip(self._spikes, self._rest, strict=True):
             np.copyto(spikes, rest)
         self._fire()
@@ -150,35 +174,31 @@ class _Stem:
     def _fire(self) -> None:
         one, two, three = self._spikes
         see_one, see_two, see_three = self._active
-        worth = bool(np.count_nonzero(see_two) > _WORTH_SHARING_PX)
-        self._full(
-            lambda rows: sp.fire_on_pixels(
-                self._pixels, self.bins, self._first, see_one, rows, one
-            ),
-            worth=worth,
-        )
-        self._full(
-            lambda rows: sp.convolve_and_fire(one, self._second, see_two, rows, two), worth=worth
-        )
-        self._half(
-            lambda rows: sp.convolve_and_fire(two, self._third, see_three, rows, three), worth=worth
-        )
+        share = self._workers.share_active
+
+        def fire_one(rows: Rows) -> None:
+            sp.fire_on_pixels(self._pixels, self._near, self._first, see_one, rows, one)
+
+        share(see_one, fire_one)
+        share(see_two, lambda r: sp.convolve_and_fire(one, self._second, see_two, r, two))
+        share(see_three, lambda r: sp.convolve_and_fire(two, self._third, see_three, r, three))
 
 
 class _Stage:
     """Half the size: a strided convolution beside a pool, blocks, then neurons."""
 
-    def __init__(self, part: Arrays) -> None:
+    def __init__(self, part: Arrays, workers: _Workers) -> None:
+        self._workers = workers
         self._conv = _convolution(_part(part, "conv"), stride=2)
         self._learnt = part["conv.weight"].shape[0]
         self._pooled = sp.channels(part["pooled"], sp.words(part["conv.weight"].shape[1]))
-        self._blocks = [_Lmsb(block) for block in _parts(part, "blocks")]
+        self._blocks = [_Lmsb(block, workers) for block in _parts(part, "blocks")]
         self._neurons = _neurons(_part(part, "fire"))
 
     def __call__(self, spikes: Spikes) -> Spikes:
         size = _strided(spikes, self._conv)
         x = np.zeros((*size, self._neurons[0].size), np.float32)
-        sp.convolve(spikes, self._conv, x)
+        _convolve_into(x, spikes, self._conv, self._workers)
         if self._pooled.bits.size:
             even = spikes[: size[0] * 2, : size[1] * 2]
             pooled = even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2]
@@ -191,7 +211,8 @@ class _Stage:
 class _Lmsb:
     """Multi-scale block: adds `expand(fire(y + near(y) + far(y)))` to potentials, in place."""
 
-    def __init__(self, part: Arrays) -> None:
+    def __init__(self, part: Arrays, workers: _Workers) -> None:
+        self._workers = workers
         self._squeeze = _neurons(_part(part, "fire"))
         self._tall = _convolution(_part(part, "tall"))
         self._wide = _convolution(_part(part, "wide"))
@@ -200,13 +221,13 @@ class _Lmsb:
         self._expand = sp.convolution(part["expand.weight"])
 
     def __call__(self, x: Potentials) -> None:
-        y = _convolve_and_fire(_fire(x, self._squeeze), self._tall)
-        y = _convolve_and_fire(y, self._wide)
+        y = _convolve_and_fire(_fire(x, self._squeeze), self._tall, self._workers)
+        y = _convolve_and_fire(y, self._wide, self._workers)
         near, near_gate = self._near(y)
         far, far_gate = self._far(y)
         mixed = np.empty_like(y)
         sp.choose(y, near, far, self._truth(near_gate, far_gate), mixed)
-        x += _convolve(mixed, self._expand)
+        x += _convolve(mixed, self._expand, self._workers)
 
     def _truth(self, near: Gate, far: Gate) -> Spikes:
         """What y + near gate * near + far gate * far fires for each of the eight cases."""
@@ -244,7 +265,8 @@ class _Branch:
 class _Transformer:
     """Spike-driven attention and a two-layer perceptron, both added to the potentials."""
 
-    def __init__(self, part: Arrays) -> None:
+    def __init__(self, part: Arrays, workers: _Workers) -> None:
+        self._workers = workers
         self._fire1 = _neurons(_part(part, "fire1"))
         # Each of q, k and v starts a word of its own, so that they meet bit by bit.
         weights = np.split(part["qkv.weight"], 3)
@@ -261,19 +283,21 @@ class _Transformer:
         self._fc2 = _convolution(_part(part, "fc2"))
 
     def __call__(self, x: Potentials) -> Potentials:
-        qkv = _convolve_and_fire(_fire(x, self._fire1), self._qkv)
+        qkv = _convolve_and_fire(_fire(x, self._fire1), self._qkv, self._workers)
         n = self._words
         q, k, v = qkv[..., :n], qkv[..., n : 2 * n], qkv[..., 2 * n : 3 * n]
         kept = q & np.bitwise_or.reduce(k & v, axis=(0, 1))
-        x += _convolve(kept, self._project)
-        x += _convolve(_convolve_and_fire(_fire(x, self._fire2), self._fc1), self._fc2)
+        x += _convolve(kept, self._project, self._workers)
+        hidden = _convolve_and_fire(_fire(x, self._fire2), self._fc1, self._workers)
+        x += _convolve(hidden, self._fc2, self._workers)
         return x
 
 
 class _Skip:
     """Two layers of neurons and a gated mix of their spikes, added to a decoder's potentials."""
 
-    def __init__(self, part: Arrays) -> None:
+    def __init__(self, part: Arrays, workers: _Workers) -> None:
+        self._workers = workers
         self._tall = _convolution(_part(part, "tall"))
         self._wide = _convolution(_part(part, "wide"))
         self._channels = part["wide.weight"].shape[0]
@@ -283,7 +307,8 @@ class _Skip:
 
     def add_to(self, y: Potentials, seen: Spikes) -> None:
         """Add this skip of the encoder's spikes to y, (H, W, C)."""
-        spikes = _convolve_and_fire(_convolve_and_fire(seen, self._tall), self._wide)
+        spikes = _convolve_and_fire(seen, self._tall, self._workers)
+        spikes = _convolve_and_fire(spikes, self._wide, self._workers)
         gate = np.empty(spikes.shape[:2], np.float32)
         sp.pixel_gate(spikes, self._channels, *self._pixel, gate)
         po.add_enhanced(spikes, self._channel_gate(spikes), gate, self._mix, y)
@@ -300,9 +325,10 @@ class _Skip:
 class _Up:
     """Twice the size: a block or none, plus the skip, through a transposed convolution."""
 
-    def __init__(self, part: Arrays) -> None:
+    def __init__(self, part: Arrays, workers: _Workers) -> None:
+        self._workers = workers
         blocks = _part(part, "block")
-        self._block = _Lmsb(blocks) if blocks else None
+        self._block = _Lmsb(blocks, workers) if blocks else None
         weight = part["conv.weight"].transpose(1, 0, 2, 3)
         self._conv = _dense(weight, part["conv.bias"])
         self._fires = bool(part["fires"])
@@ -314,7 +340,9 @@ class _Up:
             x = _resized(x, *seen.shape[:2])
         skip.add_to(x, seen)
         out = np.empty((2 * x.shape[0], 2 * x.shape[1], self._conv[1].size), np.float32)
-        po.convolve_up(x, self._conv, out)
+        self._workers.share(
+            out.shape[0], lambda rows: po.convolve_up(x, self._conv, rows, out), work=out.size // 8
+        )
         if self._fires:
             np.greater(out, 0, out=out)
         return out
@@ -374,18 +402,37 @@ def _neurons(part: Arrays) -> tuple[Potentials, Potentials]:
     return scale.astype(np.float32), shift.astype(np.float32)
 
 
-def _convolve(spikes: Spikes, conv: Convolution) -> Potentials:
+def _convolve(spikes: Spikes, conv: Convolution, workers: _Workers) -> Potentials:
     out = np.empty((*_strided(spikes, conv), conv.channels), np.float32)
-    sp.convolve(spikes, conv, out)
+    _convolve_into(out, spikes, conv, workers)
     return out
 
 
-def _convolve_and_fire(spikes: Spikes, conv: Convolution) -> Spikes:
+def _convolve_into(out: Potentials, spikes: Spikes, conv: Convolution, workers: _Workers) -> None:
+    workers.share(
+        out.shape[0],
+        lambda rows: sp.convolve(spikes, conv, rows, out),
+        work=_work(spikes, conv),
+    )
+
+
+def _convolve_and_fire(spikes: Spikes, conv: Convolution, workers: _Workers) -> Spikes:
     height, width = _strided(spikes, conv)
     out = np.empty((height, width, sp.words(conv.bias.size)), np.uint32)
     everywhere = np.ones((height, width), np.uint8)
-    sp.convolve_and_fire(spikes, conv, everywhere, (0, height), out)
+    workers.share(
+        height,
+        lambda rows: sp.convolve_and_fire(spikes, conv, everywhere, rows, out),
+        work=_work(spikes, conv),
+    )
     return out
+
+
+def _work(spikes: Spikes, conv: Convolution) -> int:
+    """Taps × pixels × words of input and output."""
+    height, width = _strided(spikes, conv)
+    taps = conv.height * conv.width * spikes.shape[2]
+    return int(height * width * taps * (conv.bias.size // sp.WORD))
 
 
 def _strided(spikes: Spikes, conv: Convolution) -> tuple[int, int]:

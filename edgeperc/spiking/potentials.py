@@ -43,15 +43,19 @@ def add_enhanced(
 
 @kernel()
 def convolve_up(
-    potentials: Potentials, weights: tuple[Potentials, Potentials], out: Potentials
+    potentials: Potentials,
+    weights: tuple[Potentials, Potentials],
+    rows: tuple[int, int],
+    out: Potentials,
 ) -> None:
     """Transposed 3x3 convolution of stride 2, padding 1, output padding 1: twice the size.
 
-    weights: (9 * C, outputs), tap by tap, and bias (outputs,). out: (2 H, 2 W, outputs).
+    weights: (9 * C, outputs), tap by tap, and bias (outputs,). out: (2 H, 2 W, outputs), of which
+    rows [first, last) are written.
     """
     table, bias = weights
     height, width, inputs = potentials.shape
-    for y in range(out.shape[0]):
+    for y in range(rows[0], rows[1]):
         for x in range(out.shape[1]):
             total = out[y, x]
             for c in range(total.size):
@@ -71,16 +75,17 @@ def attend(
     potentials: Potentials,
     weights: tuple[Potentials, Potentials],
     head: tuple[Potentials, Potentials],
+    rows: tuple[int, int],
 ) -> None:
     """Make each pixel's potentials u `scale * u * sigmoid(u @ weight + bias) + shift`, in place.
 
-    weights: (C, C) and (C,); head: scale (C,) and shift (C,).
+    weights: (C, C) and (C,); head: scale (C,) and shift (C,). Rows [first, last) only.
     """
     weight, bias = weights
     scale, shift = head
     channels = bias.size
     line = np.empty((potentials.shape[1], channels), np.float32)
-    for y in range(potentials.shape[0]):
+    for y in range(rows[0], rows[1]):
         for x in range(potentials.shape[1]):
             total = line[x]
             for c in range(channels):
@@ -144,12 +149,16 @@ def classify(
     potentials: Potentials,
     taps: tuple[Axis, Axis],
     label_of: NDArray[np.uint8],
+    rows: tuple[int, int],
     labels: NDArray[np.uint8],
 ) -> None:
-    """Resize, fire, and look the label of the 16 spikes up. label_of: (65536,); labels: (H, W)."""
+    """Resize, fire, and look the label of the 16 spikes up.
+
+    label_of: (65536,). labels: (H, W), of which rows [first, last) are written.
+    """
     columns = taps[1]
     line = np.empty(potentials.shape[1:], np.float32)
-    for y in range(labels.shape[0]):
+    for y in range(rows[0], rows[1]):
         _blend_rows(potentials, taps[0], y, line)
         flat = line.reshape(-1)
         for x in range(labels.shape[1]):

@@ -83,10 +83,13 @@ def convolution(
 
 
 @kernel()
-def convolve(spikes: Spikes, conv: Convolution, out: Potentials) -> None:
-    """out: (ceil(H / stride), ceil(W / stride), C or more); the convolution's C are written."""
+def convolve(spikes: Spikes, conv: Convolution, rows: tuple[int, int], out: Potentials) -> None:
+    """Potentials in rows [first, last).
+
+    out: (ceil(H / stride), ceil(W / stride), C or more), of which the convolution's C are written.
+    """
     totals = np.empty((_TILE, WORD), np.float32)
-    for y in range(out.shape[0]):
+    for y in range(rows[0], rows[1]):
         for x in range(0, out.shape[1], _TILE):
             places = np.arange(x, min(x + _TILE, out.shape[1]))
             for k in range(conv.bias.size // WORD):
@@ -178,30 +181,33 @@ def fire(potentials: Potentials, scale: Potentials, shift: Potentials, out: Spik
 
 
 @kernel()
-def gather(grid: Potentials, occupied: Mask, pixels: Potentials) -> None:
+def gather(grid: Potentials, near: Mask, pixels: Potentials) -> None:
     """Bring a voxel grid's bins together: pixels[y, (x + 1) * bins + b] = grid[b, y, x].
 
-    grid: (bins, H, W); occupied: (H, W), set where any bin is not zero. pixels: (H, more than
-    (W + 2) * bins), zero elsewhere.
+    grid: (bins, H, W). near: (H, W), set where the pixel, the one before or the one after it in
+    the row holds anything. pixels: (H, more than (W + 2) * bins), zero outside the image.
     """
     bins, height, width = grid.shape
-    pixels[:] = 0
+    seen = np.zeros(width + 2, np.uint8)
     for y in range(height):
-        seen = occupied[y]
         seen[:] = 0
         for b in range(bins):
-            values = grid[b, y]
+            values, cells = grid[b, y], pixels[y, bins + b : (width + 1) * bins + b]
             for x in range(width):
-                seen[x] |= values[x] != 0
+                seen[x + 1] |= values[x] != 0
+            for x in range(width):
+                cells[np.uint64(x) * np.uint64(bins)] = values[x]
+        neighbours = near[y]
         for x in range(width):
-            if seen[x]:
-                for b in range(bins):
-                    pixels[y, (x + 1) * bins + b] = grid[b, y, x]
+            neighbours[x] = seen[x] | seen[x + 1] | seen[x + 2]
 
 
 @kernel()
-def spread(active: Mask, stride: int, out: Mask) -> None:
-    """Set out, (h, w), where a 3x3 convolution of this stride sees anything active, (H, W)."""
+def spread(active: Mask, reach: int, stride: int, out: Mask) -> None:
+    """Set out, (h, w), where a convolution of this stride sees anything active, (H, W).
+
+    Its kernel is 3 high and `2 * reach + 1` wide, reach 0 or 1.
+    """
     height, width = active.shape
     line = np.zeros(width + 2, np.uint8)
     for y in range(out.shape[0]):
@@ -210,19 +216,21 @@ def spread(active: Mask, stride: int, out: Mask) -> None:
             seen = active[above]
             for x in range(width):
                 line[x + 1] |= seen[x]
-        seen_from = out[y]
-        if stride == 1:
-            for x in range(seen_from.size):
-                seen_from[x] = line[x] | line[x + 1] | line[x + 2]
+        sees = out[y]
+        if reach == 0:
+            sees[:] = line[1 : width + 1]
+        elif stride == 1:
+            for x in range(sees.size):
+                sees[x] = line[x] | line[x + 1] | line[x + 2]
         else:
-            for x in range(seen_from.size):
-                seen_from[x] = line[x * stride] | line[x * stride + 1] | line[x * stride + 2]
+            for x in range(sees.size):
+                sees[x] = line[x * stride] | line[x * stride + 1] | line[x * stride + 2]
 
 
 @kernel()
 def fire_on_pixels(
     pixels: Potentials,
-    bins: int,
+    near: Mask,
     weights: tuple[Potentials, Potentials],
     active: Mask,
     rows: tuple[int, int],
@@ -230,12 +238,13 @@ def fire_on_pixels(
 ) -> None:
     """The neurons behind a 3x3 convolution of a voxel grid, as `convolve_and_fire`.
 
-    pixels: from `gather`; three neighbours of a row lie side by side. weights: (3 * n, C), n the
-    next multiple of 4 above 3 * bins and the rows in between zero, and bias (C,).
+    pixels, near: from `gather`; three neighbours of a row lie side by side. weights: (3 * n, C), n
+    the next multiple of 4 above 3 * bins and the rows in between zero, and bias (C,).
     """
     table, bias = weights
     height, width, _ = out.shape
     size = table.shape[0] // 3
+    bins = pixels.shape[1] // (width + 2)
     total = np.empty(bias.size, np.float32)
     for y in range(rows[0], rows[1]):
         for x in range(width):
@@ -243,8 +252,9 @@ def fire_on_pixels(
                 for c in range(total.size):
                     total[c] = bias[c]
                 for i in range(max(0, 1 - y), min(3, height + 1 - y)):
-                    seen = pixels[y + i - 1, x * bins : x * bins + size]
-                    add_product(total, seen, table, np.uint64(i * size))
+                    if near[y + i - 1, x]:
+                        seen = pixels[y + i - 1, x * bins : x * bins + size]
+                        add_product(total, seen, table, np.uint64(i * size))
                 _fire_pixel(total, out[y, x])
 
 
