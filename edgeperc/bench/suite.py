@@ -1,0 +1,64 @@
+"""The suites, and how their figures are shown and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edgeperc.bench import events, machine
+from edgeperc.bench.figures import Figures
+from edgeperc.errors import ConfigError
+
+SUITES: dict[str, Callable[[Figures], None]] = {"events": events.measure}
+"""Name -> function that fills Figures."""
+
+
+def run(suite: str, json_path: Path | None = None, *, console: Console | None = None) -> Figures:
+    """Measure a suite, show a table, and write `{suite, machine, commit, metrics, notes}` as JSON.
+
+    Raises ConfigError for an unknown suite or a file that cannot be written.
+    """
+    if suite not in SUITES:
+        raise ConfigError(f"unknown suite '{suite}'", hint=f"known are: {', '.join(SUITES)}")
+    console = console or Console()
+    facts = machine.facts()
+    figures = Figures()
+    before = machine.load()
+    with console.status("measuring ...") as status:
+        figures.on_progress = lambda text: status.update(f"measuring {text} ...")
+        SUITES[suite](figures)
+    facts |= {"load_before": before, "load_after": machine.load(), "busy": machine.busy(before)}
+    if machine.busy(before):
+        figures.note(f"The machine was busy (load {before:.1f}): only the ratios mean something.")
+    _show(figures, facts, console)
+    if json_path:
+        content = {
+            "suite": suite,
+            "machine": facts,
+            "commit": machine.commit(),
+            "metrics": figures.metrics,
+            "notes": figures.notes,
+        }
+        try:
+            json_path.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        except OSError as error:
+            raise ConfigError(f"{json_path}: cannot be written: {error.strerror}") from None
+    return figures
+
+
+def _show(figures: Figures, facts: Mapping[str, object], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("figure", "left"), ("value", "right"), ("aim", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("what it is")
+    for metric in figures.shown:
+        aim = f"{metric.aim:g}" if metric.aim else ""
+        table.add_row(metric.key, f"{metric.value:,.4g}", aim, metric.what)
+    console.print(table)
+    console.print(f"\n{facts['cpu']}, {facts['cores']} cores; load before {facts['load_before']}")
+    for note in figures.notes:
+        console.print(note, highlight=False)
