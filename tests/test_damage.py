@@ -162,6 +162,24 @@ def test_the_byte_of_the_damage_is_named(written: Written, tmp_path: Path) -> No
             list(Replay(str(path)).packets())
 
 
+@pytest.mark.parametrize("column", ["x", "t", "p"])
+def test_of_hdf5_the_chunks_before_a_damaged_one_are_read(
+    column: str, scene: Any, written: Written, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "events.h5"
+    path.write_bytes(written("dsec").read_bytes())
+    with h5py.File(path) as file:
+        chunk = file[f"events/{column}"].id.get_chunk_info(3)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    columns, error = outcome(read_here(path))
+    assert "events from 12,288 on cannot be read" in str(error)
+    assert (columns[0] == scene.t[: 3 * 4096]).all()
+    assert (columns[1] == scene.x[: 3 * 4096]).all()
+
+
 def test_a_wrong_time_in_a_bags_index_loses_no_message(
     scene: Any, written: Written, tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgeperc.drivers.event_camera import (
     list_cameras,
     read_dv,
 )
+from edgeperc.drivers.formats.packets import UntilError
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Events, Frame
 from edgeperc.plugin import prepare
@@ -155,21 +155,47 @@ def test_close_ends_the_reading(written: Callable[[str], Path]) -> None:
     camera.close()
 
 
-def test_an_unplugged_camera_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone:
-        """What neuromorphic-drivers returns, at the end of a cable that is pulled."""
+class Cable:
+    """What `neuromorphic_drivers.open` returns, until the cable is pulled."""
 
-        def properties(self) -> Any:
-            return SimpleNamespace(width=4, height=4)
+    def __init__(self, packets: list[Any]) -> None:
+        self.packets = packets
+        self.closed = False
 
-        def __next__(self) -> Any:
+    def properties(self) -> Any:
+        return nd.prophesee_evk4.Properties()
+
+    def __next__(self) -> Any:
+        if not self.packets:
             raise RuntimeError("Pipe error")
+        ring = nd.status.RingStatus(
+            system_time=0.0,
+            backlog=0,
+            raw_packets=1,
+            clutch_engaged=False,
+            current_t=0,
+            dropped_packets=2,
+        )
+        return nd.status.Status(system_time=0.0, ring=ring), self.packets.pop(0)
 
-        def close(self) -> None:
-            closed.append(True)
+    def close(self) -> None:
+        self.closed = True
 
-    closed: list[bool] = []
-    monkeypatch.setattr(nd, "open", lambda *_, **__: Gone())
+
+def test_a_camera_sends_until_its_cable_is_pulled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    packet = nd.packet.Evt3Packet()
+    packet.polarity_events = np.ones(3, [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")])
+    cable = Cable([packet, None, packet])
+    monkeypatch.setattr(nd, "open", lambda *_, **__: cable)
+    packets = UntilError(EventCamera(name="eye").packets())
+    received = list(packets)
     with pytest.raises(DeviceError, match="the event camera was lost: Pipe error"):
-        next(EventCamera().packets())
-    assert closed
+        packets.reraise()
+    assert [(p.stamp.source, p.stamp.seq) for p in received] == [("eye", 0), ("eye", 1)]
+    assert {(p.width_px, p.height_px) for p in received if isinstance(p, Events)} == {(1280, 720)}
+    assert [record.message for record in caplog.records] == [
+        "eye: 2 USB packets were dropped so far"
+    ]
+    assert cable.closed

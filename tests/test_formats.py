@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeperc.drivers.formats import Options, sniff
-from edgeperc.drivers.formats.packets import cut, in_order
+from edgeperc.drivers.formats.packets import cut, events, in_order
 from edgeperc.errors import ConfigError, DataError
 from edgeperc.packet import Events, Frame, Packet
 from edgeperc.validate import Validator
@@ -162,6 +162,34 @@ def test_evt3_vectors_move_their_base_along() -> None:
     t, x, y, p = Evt3().decode(np.array(words, np.uint16))
     assert x.tolist() == [100, 111, 112, 119, 120]
     assert (set(t), set(y), set(p)) == ({9}, {5}, {True})
+
+
+def test_a_time_high_that_is_repeated_keeps_the_low_part() -> None:
+    from edgeperc.drivers.formats.evt3 import Evt3
+
+    words = [8 << 12 | 1, 6 << 12 | 5, 0, 2 << 12, 8 << 12 | 1, 2 << 12, 8 << 12 | 2, 2 << 12]
+    assert Evt3().decode(np.array(words, np.uint16)).t.tolist() == [4096 + 5, 4096 + 5, 8192]
+
+
+def test_times_at_the_ends_of_64_bits_do_not_wrap_around() -> None:
+    nothing = np.zeros(2)
+    packet = events(np.array([2**63 - 1, -(2**63)]), nothing, nothing, nothing, (1, 1))
+    validator = Validator("raise")
+    validator.check(packet)
+    assert "time goes back" in str(validator.fault)
+
+
+@pytest.mark.parametrize(("suffix", "version"), [("dat", "dat2"), ("raw", "evt2"), ("raw", "evt3")])
+def test_times_that_a_converter_stored_without_their_start(
+    suffix: str, version: str, scene: Any, tmp_path: Path
+) -> None:
+    faery = pytest.importorskip("faery")
+    table = np.zeros(100, faery.EVENTS_DTYPE)
+    for name, column in zip(table.dtype.names, (scene.t, scene.x, scene.y, scene.p), strict=True):
+        table[name] = column[:100]
+    path = tmp_path / f"a.{suffix}"
+    faery.events_stream_from_array(table, (64, 48)).to_file(path, version=version)
+    assert (columns(read(path))[0] == scene.t[:100]).all()
 
 
 def test_time_that_falls_a_little_is_no_wrap() -> None:

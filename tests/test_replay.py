@@ -211,6 +211,13 @@ def test_an_abandoned_replay_leaves_no_process(worker: Callable[..., Worker]) ->
     assert process.returncode == -signal.SIGKILL
 
 
+def test_times_beyond_64_bits_come_as_far_off(worker: Callable[..., Worker]) -> None:
+    image = "np.zeros((2, 3), np.uint8)"
+    then = f"from edgeperc.drivers.formats.packets import frame; yield frame({image}, 0, 1 << 70)"
+    *_, last = worker(then).packets()
+    assert last.stamp.end_ns == 1 << 62
+
+
 def runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -262,3 +269,33 @@ def test_the_decoder_ends_with_its_parent(how: str, tmp_path: Path) -> None:
     finally:
         if runs(decoder):
             os.kill(decoder, signal.SIGKILL)
+
+
+PATIENT = """
+    import signal
+    from edgeperc.drivers.formats.wire import Job
+    from edgeperc.drivers.formats.worker import Worker
+    signal.signal(signal.SIGINT, lambda *_: None)
+    worker = Worker(Job(module="slow", source="x"), label="x", deadline_s=100)
+    print(*(len(packet) for packet in worker.packets() if not print("packet", flush=True)))
+"""
+
+
+def test_ctrl_c_leaves_the_decoder_to_its_parent(tmp_path: Path) -> None:
+    """Which may want to finish what it has begun."""
+    then = "time.sleep(0.5); yield good(2)"
+    (tmp_path / "slow.py").write_text(READER.format(then=then))
+    player = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PATIENT)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert player.stdout
+    assert player.stdout.readline() == "packet\n"
+    os.killpg(player.pid, signal.SIGINT)
+    out, err = player.communicate(timeout=20)
+    assert err == ""
+    assert out.endswith("10 10 10\n")
