@@ -69,11 +69,8 @@ class Validator:
             time runs on evenly after a jump
     """
 
-    def __init__(
-        self, policy: Policy = "raise", *, max_gap_us: int = 10_000_000, label: str = ""
-    ) -> None:
+    def __init__(self, policy: Policy = "raise", *, max_gap_us: int = 10_000_000) -> None:
         self.policy = policy
-        self.label = label
         self.max_gap_us = max_gap_us
         self.counters = Counters()
         self.fault: DataError | None = None
@@ -154,7 +151,7 @@ class Validator:
         before_us = earliest_us if faults.back[0] else latest_us - self.max_gap_us
         before_us = int(times[first - 1]) if first else before_us
         step = f"from {before_us} to {int(times[first])} µs"
-        where = f"{self.label or packet.stamp.source}: {track.kind} {track.seen + first:,}"
+        where = f"{packet.stamp.source}: {track.kind} {track.seen + first:,}"
         counters = self.counters
         counters.dropped += times.size - first
         if faults.outside[first] and isinstance(packet, Events):

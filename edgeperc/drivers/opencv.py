@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -43,7 +44,8 @@ class Video:
         deadline_s: Seconds = 10.0,
     ) -> None:
         label = str(source)
-        camera = label.removeprefix("/dev/video")
+        device = Path(label).resolve() if label.startswith("/dev/") else label  # also by-id links
+        camera = str(device).removeprefix("/dev/video")
         live = camera.isdigit() or "://" in label
         self._name = name
         self._pace = Pace(None if live else clock, max_gap_us=_EVER_US)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeperc.drivers.formats import Options
 from edgeperc.drivers.formats.packets import events, frame
 from edgeperc.errors import DataError
@@ -38,7 +40,8 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     for packet in _packets(decoder, path):
         if packet["stream_id"] == event_id:
             columns = packet["events"]
-            yield events(columns["t"], columns["x"], columns["y"], columns["on"], size_px)
+            on = columns["on"].view(np.uint8) > 0  # damaged ones are neither 0 nor 1
+            yield events(columns["t"], columns["x"], columns["y"], on, size_px)
         elif packet["stream_id"] == frame_id:
             yield _frame(packet["frame"])
 
