@@ -50,7 +50,7 @@ class Settings:
     """
 
     width: int = 16
-    steps: int = 1200
+    steps: int = 3500
     batch: int = 4
     crop_px: int = 176
     rate: float = 3e-3
