@@ -28,6 +28,8 @@ _START_FACTOR = 3  # libraries are loaded, and a kernel may have to be compiled
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # a decoder has no use for them, and they take time to start
     "HDF5_USE_FILE_LOCKING": "FALSE",  # recordings may lie on a disk that cannot be written
+    "OPENCV_LOG_LEVEL": "ERROR",  # what a camera's stream complains of for days fills a disk
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
 }
 
 
