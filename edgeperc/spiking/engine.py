@@ -162,7 +162,11 @@ class _Stem:
         self._rest = [spikes.copy() for spikes in self._spikes]
 
     def __call__(self, grid: NDArray[np.float32]) -> Spikes:
-        sp.gather(grid, self._near, self._pixels)
+        self._workers.share(
+            grid.shape[1],
+            lambda rows: sp.gather(grid, rows, self._near, self._pixels),
+            work=grid.size // 8,
+        )
         sp.spread(self._near, 0, 1, self._active[0])
         sp.spread(self._active[0], 1, 1, self._active[1])
         sp.spread(self._active[1], 1, 2, self._active[2])
@@ -256,7 +260,8 @@ class _Branch:
         tall, wide = np.empty_like(y), np.empty_like(y)
         sp.choose_along(y, (self._dilation, 0), self._tall, tall)
         sp.choose_along(tall, (0, self._dilation), self._wide, wide)
-        means = np.pad(_channel_means(wide, self._channels), 1)
+        means = np.zeros(self._channels + 2, np.float32)  # a silent channel on each side
+        means[1:-1] = _channel_means(wide, self._channels)
         before, here, after = self._gate
         gate = before * means[:-2] + here * means[1:-1] + after * means[2:]
         return wide, _sigmoid(gate)
@@ -432,7 +437,7 @@ def _work(spikes: Spikes, conv: Convolution) -> int:
     """Taps × pixels × words of input and output."""
     height, width = _strided(spikes, conv)
     taps = conv.height * conv.width * spikes.shape[2]
-    return int(height * width * taps * (conv.bias.size // sp.WORD))
+    return int(height * width * taps * sp.words(conv.bias.size))
 
 
 def _strided(spikes: Spikes, conv: Convolution) -> tuple[int, int]:
@@ -473,9 +478,10 @@ def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _bits(fired: NDArray[np.bool_]) -> Spikes:
     """(..., C) bool as (..., words) uint32."""
-    channels = fired.shape[-1]
-    fill = [(0, 0)] * (fired.ndim - 1) + [(0, sp.words(channels) * sp.WORD - channels)]
-    packed = np.packbits(np.pad(fired, fill), axis=-1, bitorder="little")
+    *shape, channels = fired.shape
+    filled = np.zeros((*shape, sp.words(channels) * sp.WORD), np.bool_)
+    filled[..., :channels] = fired
+    packed = np.packbits(filled, axis=-1, bitorder="little")
     return packed.view(np.uint32)
 
 

@@ -28,41 +28,50 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
 @operation
-def add_selected(context: Any, totals: Any, pixel: Any, table: Any, first: Any, word: Any) -> Any:
-    """Add to 32 sums the eight rows that the eight half-bytes of `word` select.
+def add_selected(
+    context: Any, totals: Any, pixel: Any, table: Any, first: Any, word: Any, wide: Any
+) -> Any:
+    """Add to the sums of a pixel the rows that the half-bytes of `word` select.
 
-    totals: (n, 32) float32, of which row `pixel` is added to; table: flat float32, from `first` on
-    8 × 16 rows of 32; word: uint64 below 2**32, its lowest four bits select among the first 16.
+    totals: (n, C) float32, C 16 or 32, of which row `pixel` is added to. table: flat float32, from
+    `first` on 16 rows of C for each half-byte, lowest first. word: uint64 below 2**32. wide: if
+    it has eight half-bytes instead of four, and if C is 32 instead of 16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def integer(value: int) -> Any:
-            return ir.Constant(_I64, value)
-
         sums, rows = (
             context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 2)
         )
-        # 32 floats a row: a pattern, shifted by 5, is the distance to its row.
-        spread = builder.shl(args[4], integer(5))
-        starts = []
-        for group in range(8):
-            row = builder.and_(builder.lshr(spread, integer(4 * group)), integer(15 << 5))
-            start = builder.add(args[3], builder.add(row, integer(group * 16 * 32)))
-            starts.append(start)
-        pixel = builder.shl(args[1], integer(5))
-        for half in (0, LANES):
-            vectors = [
-                builder.load(_at(builder, rows.data, builder.add(s, integer(half))), align=4)
-                for s in starts
-            ]
-            while len(vectors) > 1:
-                pairs = zip(vectors[::2], vectors[1::2], strict=True)
-                vectors = [builder.fadd(a, b) for a, b in pairs]
-            at = _at(builder, sums.data, builder.add(pixel, integer(half)))
-            builder.store(builder.fadd(builder.load(at, align=4), vectors[0]), at, align=4)
+        wide_in, wide_out = cgutils.unpack_tuple(builder, args[5], 2)
+        # Floats of a row as a power of two: a pattern, so shifted, is the distance to its row.
+        shift = builder.add(ir.Constant(_I64, 4), builder.zext(wide_out, _I64))
+
+        def add_half_bytes(groups: range, half: int) -> None:
+            vectors = []
+            for group in groups:
+                pattern = builder.lshr(args[4], ir.Constant(_I64, 4 * group))
+                pattern = builder.and_(pattern, ir.Constant(_I64, 15))
+                row = builder.add(pattern, ir.Constant(_I64, 16 * group))
+                start = builder.add(args[3], builder.shl(row, shift))
+                cell = _at(builder, rows.data, builder.add(start, ir.Constant(_I64, half)))
+                vectors.append(builder.load(cell, align=4))
+            a, b, c, d = vectors
+            added = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+            place = builder.add(builder.shl(args[1], shift), ir.Constant(_I64, half))
+            at = _at(builder, sums.data, place)
+            builder.store(builder.fadd(builder.load(at, align=4), added), at, align=4)
+
+        add_half_bytes(range(4), 0)
+        with builder.if_then(wide_out):
+            add_half_bytes(range(4), LANES)
+        with builder.if_then(wide_in):
+            add_half_bytes(range(4, 8), 0)
+            with builder.if_then(wide_out):
+                add_half_bytes(range(4, 8), LANES)
         return context.get_dummy_value()
 
-    return types.void(totals, types.uint64, table, types.uint64, types.uint64), codegen
+    widths = types.UniTuple(types.boolean, 2)
+    return types.void(totals, types.uint64, table, types.uint64, types.uint64, widths), codegen
 
 
 @operation

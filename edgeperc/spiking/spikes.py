@@ -24,22 +24,26 @@ from edgeperc.spiking.lanes import LANES, add_product, add_selected, fires
 Spikes: TypeAlias = NDArray[np.uint32]
 Potentials: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.uint8]
+Truth: TypeAlias = tuple[
+    np.uint32, np.uint32, np.uint32, np.uint32, np.uint32, np.uint32, np.uint32, np.uint32
+]
 
 WORD = 32
 _TILE = 64
-_WORD_TABLE = (WORD // 4) * 16 * WORD
-"""Floats of table for one word of input and one of output: 8 groups × 16 patterns × 32 channels."""
 
 
 class Convolution(NamedTuple):
     """A convolution of spikes as tables; padded by half the kernel, as all of SLTNet's are.
 
-    table: flat float32 of (output words, taps, input words, 8 groups, 16 patterns, 32 channels).
-    bias: (output words * 32,). channels: outputs, padded for a potential array.
+    table: flat float32 of (output words, taps, input words, groups of four inputs, 16 patterns,
+    outputs of a word). A word has 4 groups and 16 outputs where there are no more, else 8 and 32.
+    bias: (output words × outputs of a word,). channels: outputs, padded for a potential array.
     """
 
     table: NDArray[np.float32]
     bias: NDArray[np.float32]
+    groups: int
+    columns: int
     channels: int
     height: int
     width: int
@@ -64,21 +68,24 @@ def convolution(
 ) -> Convolution:
     """Tables of a convolution. weight: (out, in, kh, kw); bias: (out,) or None for zeros."""
     outputs, inputs, height, width = weight.shape
+    word_in, columns = (WORD if n > LANES else LANES for n in (inputs, outputs))
     into, out_of = words(outputs), words(inputs)
-    cells = np.zeros((height * width, out_of * WORD, into * WORD))
+    cells = np.zeros((height * width, out_of * word_in, into * columns))
     cells[:, :inputs, :outputs] = weight.transpose(2, 3, 1, 0).reshape(-1, inputs, outputs)
-    groups = cells.reshape(height * width, out_of * WORD // 4, 4, into, WORD)
+    groups = cells.reshape(height * width, out_of * word_in // 4, 4, into, columns)
     patterns = (np.arange(16)[:, None] >> np.arange(4)) & 1
     table = np.einsum("pc,tgcow->otgpw", patterns, groups)
-    biases = np.zeros(into * WORD, np.float32)
+    biases = np.zeros(into * columns, np.float32)
     biases[:outputs] = 0 if bias is None else bias
     return Convolution(
-        np.ascontiguousarray(table, np.float32).reshape(-1),
-        biases,
-        padded(outputs),
-        height,
-        width,
-        stride,
+        table=np.ascontiguousarray(table, np.float32).reshape(-1),
+        bias=biases,
+        groups=word_in // 4,
+        columns=columns,
+        channels=padded(outputs),
+        height=height,
+        width=width,
+        stride=stride,
     )
 
 
@@ -88,11 +95,11 @@ def convolve(spikes: Spikes, conv: Convolution, rows: tuple[int, int], out: Pote
 
     out: (ceil(H / stride), ceil(W / stride), C or more), of which the convolution's C are written.
     """
-    totals = np.empty((_TILE, WORD), np.float32)
+    totals = np.empty((_TILE, conv.columns), np.float32)
     for y in range(rows[0], rows[1]):
         for x in range(0, out.shape[1], _TILE):
             places = np.arange(x, min(x + _TILE, out.shape[1]))
-            for k in range(conv.bias.size // WORD):
+            for k in range(conv.bias.size // conv.columns):
                 _sum(spikes, conv, k, y, places, totals)
                 size = min(WORD, conv.channels - k * WORD)
                 for i in range(places.size):
@@ -110,7 +117,7 @@ def convolve_and_fire(
 
     out: (h, w, words); elsewhere it keeps what it held.
     """
-    totals = np.empty((_TILE, WORD), np.float32)
+    totals = np.empty((_TILE, conv.columns), np.float32)
     places = np.empty(_TILE, np.int64)
     for y in range(rows[0], rows[1]):
         x = 0
@@ -135,13 +142,14 @@ def _sum(
     places: NDArray[np.int64],
     totals: Potentials,
 ) -> None:
-    """Potentials of 32 channels at output pixels (y, places), one row of `totals` each."""
+    """Potentials of a word's channels at output pixels (y, places), one row of `totals` each."""
     height, width, depth = spikes.shape
     top = y * conv.stride - conv.height // 2
-    bias = conv.bias[output_word * WORD : output_word * WORD + WORD]
+    bias = conv.bias[output_word * conv.columns : (output_word + 1) * conv.columns]
+    wide = (conv.groups == 8, conv.columns == WORD)
     for i in range(places.size):
         total = totals[i]
-        for c in range(WORD):
+        for c in range(bias.size):
             total[c] = bias[c]
     for dy in range(max(0, -top), min(conv.height, height - top)):
         line = spikes[top + dy]
@@ -149,14 +157,16 @@ def _sum(
             shift = dx - conv.width // 2
             for k in range(depth):
                 tap = ((output_word * conv.height + dy) * conv.width + dx) * depth + k
-                first = np.uint64(tap * _WORD_TABLE)
+                first = np.uint64(tap * conv.groups * 16 * conv.columns)
                 for i in range(places.size):
                     # A place left of the image is a huge unsigned number, right of it as well.
                     x = np.uint64(places[i] * conv.stride + shift)
                     if x < np.uint64(width):
                         word = line[x, k]
                         if word != 0:
-                            add_selected(totals, np.uint64(i), conv.table, first, np.uint64(word))
+                            add_selected(
+                                totals, np.uint64(i), conv.table, first, np.uint64(word), wide
+                            )
 
 
 @kernel(inline="always")
@@ -181,15 +191,16 @@ def fire(potentials: Potentials, scale: Potentials, shift: Potentials, out: Spik
 
 
 @kernel()
-def gather(grid: Potentials, near: Mask, pixels: Potentials) -> None:
+def gather(grid: Potentials, rows: tuple[int, int], near: Mask, pixels: Potentials) -> None:
     """Bring a voxel grid's bins together: pixels[y, (x + 1) * bins + b] = grid[b, y, x].
 
     grid: (bins, H, W). near: (H, W), set where the pixel, the one before or the one after it in
     the row holds anything. pixels: (H, more than (W + 2) * bins), zero outside the image.
+    Rows [first, last) are written.
     """
-    bins, height, width = grid.shape
+    bins, _, width = grid.shape
     seen = np.zeros(width + 2, np.uint8)
-    for y in range(height):
+    for y in range(rows[0], rows[1]):
         seen[:] = 0
         for b in range(bins):
             values, cells = grid[b, y], pixels[y, bins + b : (width + 1) * bins + b]
@@ -298,40 +309,59 @@ def count_spikes(spikes: Spikes, counts: NDArray[np.int64]) -> None:
 
 
 @kernel(inline="always")
-def _choose(a: np.uint32, b: np.uint32, c: np.uint32, truth: Spikes, k: int) -> np.uint32:
-    """For each bit the entry of its truth table, (8, words): bit a is worth 1, b 2 and c 4."""
-    low: np.uint32 = (truth[0, k] & ~a | truth[1, k] & a) & ~b | (
-        truth[2, k] & ~a | truth[3, k] & a
-    ) & b
-    high: np.uint32 = (truth[4, k] & ~a | truth[5, k] & a) & ~b | (
-        truth[6, k] & ~a | truth[7, k] & a
-    ) & b
+def _choose(a: np.uint32, b: np.uint32, c: np.uint32, truth: Truth) -> np.uint32:
+    """For each bit the entry of its truth table; bit a is worth 1, b 2 and c 4."""
+    low: np.uint32 = (truth[0] & ~a | truth[1] & a) & ~b | (truth[2] & ~a | truth[3] & a) & b
+    high: np.uint32 = (truth[4] & ~a | truth[5] & a) & ~b | (truth[6] & ~a | truth[7] & a) & b
     chosen: np.uint32 = low & ~c | high & c
     return chosen
 
 
-@kernel()
-def choose(a: Spikes, b: Spikes, c: Spikes, truth: Spikes, out: Spikes) -> None:
-    """Neurons that see three spikes of their own channel, by truth tables; see `_choose`."""
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            for k in range(out.shape[2]):
-                out[y, x, k] = _choose(a[y, x, k], b[y, x, k], c[y, x, k], truth, k)
+@kernel(inline="always")
+def _truth(table: Spikes, k: int) -> Truth:
+    """The table of word k, out of (8, words), as values that no store can change."""
+    a, b, c, d = table[0, k], table[1, k], table[2, k], table[3, k]
+    return a, b, c, d, table[4, k], table[5, k], table[6, k], table[7, k]
 
 
 @kernel()
-def choose_along(spikes: Spikes, step: tuple[int, int], truth: Spikes, out: Spikes) -> None:
+def choose(a: Spikes, b: Spikes, c: Spikes, table: Spikes, out: Spikes) -> None:
+    """Neurons that see three spikes of their own channel, by truth tables (8, words)."""
+    for k in range(out.shape[2]):
+        truth = _truth(table, k)
+        for y in range(out.shape[0]):
+            for x in range(out.shape[1]):
+                out[y, x, k] = _choose(a[y, x, k], b[y, x, k], c[y, x, k], truth)
+
+
+@kernel()
+def choose_along(spikes: Spikes, step: tuple[int, int], table: Spikes, out: Spikes) -> None:
     """Neurons that see their own channel here and a step (dy, dx) before and after: depthwise."""
     height, width, depth = spikes.shape
     dy, dx = step
-    for y in range(height):
+    # Three lines with a silent border, so that no pixel has to ask where it lies.
+    before = np.zeros(width + 2 * dx, np.uint32)
+    here, after = np.zeros_like(before), np.zeros_like(before)
+    for k in range(depth):
+        truth = _truth(table, k)
+        for y in range(height):
+            _copy_line(spikes, y - dy, k, before[dx:])
+            _copy_line(spikes, y, k, here[dx:])
+            _copy_line(spikes, y + dy, k, after[dx:])
+            middle, right = here[dx:], after[2 * dx :]
+            for x in range(width):
+                out[y, x, k] = _choose(before[x], middle[x], right[x], truth)
+
+
+@kernel(inline="always")
+def _copy_line(spikes: Spikes, y: int, k: int, line: Spikes) -> None:
+    """Word k of line y to the beginning of `line`; silence outside the image."""
+    width = spikes.shape[1]
+    if 0 <= y < spikes.shape[0]:
         for x in range(width):
-            has_before = y >= dy and x >= dx
-            has_after = y + dy < height and x + dx < width
-            for k in range(depth):
-                before = spikes[y - dy, x - dx, k] if has_before else np.uint32(0)
-                after = spikes[y + dy, x + dx, k] if has_after else np.uint32(0)
-                out[y, x, k] = _choose(before, spikes[y, x, k], after, truth, k)
+            line[x] = spikes[y, x, k]
+    else:
+        line[:width] = 0
 
 
 @kernel()
