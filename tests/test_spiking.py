@@ -216,10 +216,10 @@ def test_computing_only_where_events_are_changes_no_bit(engine, seed, density) -
     stem = engine._stem
     stem(grid)
     sparse = [spikes.copy() for spikes in stem._spikes]
-    for active, spikes in zip(stem._active, stem._spikes, strict=True):
-        active[:] = 1
+    for layer, spikes in enumerate(stem._spikes):
+        stem._active[layer][:] = 1
         spikes[:] = 0xDEADBEEF
-    stem._fire()
+        stem._fire(layer)
     for some, every in zip(sparse, stem._spikes, strict=True):
         np.testing.assert_array_equal(some, every)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.bench.figures import Figures
-from edgeperc.bench.timing import compare, median_ms
+from edgeperc.bench.timing import compare, core_ms
 from edgeperc.packet import Events, Stamp
 from edgeperc.represent import event_count, voxel_grid
 
@@ -42,8 +42,8 @@ def measure(figures: Figures) -> None:
 def _rates(events: Events) -> tuple[float, float]:
     """Million events a second of voxel_grid and event_count, into buffers that are kept."""
     grid, counts = voxel_grid(events, bins=5), event_count(events)
-    voxel_ms = median_ms(lambda: voxel_grid(events, bins=5, out=grid), reps=30)
-    count_ms = median_ms(lambda: event_count(events, out=counts), reps=30)
+    voxel_ms = core_ms(lambda: voxel_grid(events, bins=5, out=grid), reps=30)
+    count_ms = core_ms(lambda: event_count(events, out=counts), reps=30)
     return len(events) / voxel_ms / 1e3, len(events) / count_ms / 1e3
 
 

@@ -143,22 +143,26 @@ class _Stem:
         weight = net["stem.0.weight"]
         self.bins = weight.shape[1]
         self._first = _row_by_row(weight, net["stem.0.bias"])
-        self._second = _convolution(_part(net, "stem.1"))
-        self._third = _convolution(_part(net, "stem.2"), stride=2)
+        self._later = (
+            _convolution(_part(net, "stem.1")),
+            _convolution(_part(net, "stem.2"), stride=2),
+        )
         full, half = (height, width), ((height + 1) // 2, (width + 1) // 2)
         # A border of one pixel on each side, and room to read on to a multiple of four.
         self._pixels = np.zeros((height, (width + 2) * self.bins + 3), np.float32)
         self._near = np.zeros(full, np.uint8)
+        self._changed = np.ones(full, np.uint8)
         self._active: list[Mask] = [np.ones(size, np.uint8) for size in (full, full, half)]
         self._spikes: list[Spikes] = [
             np.zeros((*size, sp.words(bias.size)), np.uint32)
             for size, bias in (
                 (full, self._first[1]),
-                (full, self._second.bias),
-                (half, self._third.bias),
+                (full, self._later[0].bias),
+                (half, self._later[1].bias),
             )
         ]
-        self._fire()
+        for layer in range(3):
+            self._fire(layer)
         self._rest = [spikes.copy() for spikes in self._spikes]
 
     def __call__(self, grid: NDArray[np.float32]) -> Spikes:
@@ -167,25 +171,35 @@ class _Stem:
             lambda rows: sp.gather(grid, rows, self._near, self._pixels),
             work=grid.size // 8,
         )
-        sp.spread(self._near, 0, 1, self._active[0])
-        sp.spread(self._active[0], 1, 1, self._active[1])
-        sp.spread(self._active[1], 1, 2, self._active[2])
-        for spikes, rest in zip(self._spikes, self._rest, strict=True):
+        for layer, (spikes, rest) in enumerate(zip(self._spikes, self._rest, strict=True)):
+            self._find_active(layer)
             np.copyto(spikes, rest)
-        self._fire()
+            self._fire(layer)
         return self._spikes[2]
 
-    def _fire(self) -> None:
-        one, two, three = self._spikes
-        see_one, see_two, see_three = self._active
-        share = self._workers.share_active
+    def _find_active(self, layer: int) -> None:
+        """Where the layer sees anything that is not at rest."""
+        if layer == 0:
+            sp.spread(self._near, 0, 1, self._active[0])
+            return
+        sp.changed(self._spikes[layer - 1], self._rest[layer - 1], self._changed)
+        sp.spread(self._changed, 1, self._later[layer - 1].stride, self._active[layer])
 
-        def fire_one(rows: Rows) -> None:
-            sp.fire_on_pixels(self._pixels, self._near, self._first, see_one, rows, one)
-
-        share(see_one, fire_one)
-        share(see_two, lambda r: sp.convolve_and_fire(one, self._second, see_two, r, two))
-        share(see_three, lambda r: sp.convolve_and_fire(two, self._third, see_three, r, three))
+    def _fire(self, layer: int) -> None:
+        """Compute the layer's spikes where it is active."""
+        active, out = self._active[layer], self._spikes[layer]
+        if layer == 0:
+            self._workers.share_active(
+                active,
+                lambda rows: sp.fire_on_pixels(
+                    self._pixels, self._near, self._first, active, rows, out
+                ),
+            )
+            return
+        seen, conv = self._spikes[layer - 1], self._later[layer - 1]
+        self._workers.share_active(
+            active, lambda rows: sp.convolve_and_fire(seen, conv, active, rows, out)
+        )
 
 
 class _Stage:

@@ -214,6 +214,17 @@ def gather(grid: Potentials, rows: tuple[int, int], near: Mask, pixels: Potentia
 
 
 @kernel()
+def changed(spikes: Spikes, rest: Spikes, out: Mask) -> None:
+    """Set out, (H, W), where any channel is not what it is at rest."""
+    for y in range(out.shape[0]):
+        differs = out[y]
+        differs[:] = 0
+        for k in range(spikes.shape[2]):
+            for x in range(differs.size):
+                differs[x] |= spikes[y, x, k] != rest[y, x, k]
+
+
+@kernel()
 def spread(active: Mask, reach: int, stride: int, out: Mask) -> None:
     """Set out, (h, w), where a convolution of this stride sees anything active, (H, W).
 
