@@ -96,9 +96,12 @@ def convolve(spikes: Spikes, conv: Convolution, rows: tuple[int, int], out: Pote
     out: (ceil(H / stride), ceil(W / stride), C or more), of which the convolution's C are written.
     """
     totals = np.empty((_TILE, conv.columns), np.float32)
+    tile = np.empty(_TILE, np.int64)
     for y in range(rows[0], rows[1]):
         for x in range(0, out.shape[1], _TILE):
-            places = np.arange(x, min(x + _TILE, out.shape[1]))
+            places = tile[: out.shape[1] - x]
+            for i in range(places.size):
+                places[i] = x + i
             for k in range(conv.bias.size // conv.columns):
                 _sum(spikes, conv, k, y, places, totals)
                 size = min(WORD, conv.channels - k * WORD)
@@ -239,14 +242,13 @@ def spread(active: Mask, reach: int, stride: int, out: Mask) -> None:
             for x in range(width):
                 line[x + 1] |= seen[x]
         sees = out[y]
-        if reach == 0:
-            sees[:] = line[1 : width + 1]
-        elif stride == 1:
+        if stride == 1:
             for x in range(sees.size):
-                sees[x] = line[x] | line[x + 1] | line[x + 2]
+                sees[x] = line[x + 1] | reach * (line[x] | line[x + 2])
         else:
             for x in range(sees.size):
-                sees[x] = line[x * stride] | line[x * stride + 1] | line[x * stride + 2]
+                sides = line[x * stride] | line[x * stride + 2]
+                sees[x] = line[x * stride + 1] | reach * sides
 
 
 @kernel()
