@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -83,6 +83,21 @@ class Events:
             width_px=self.width_px,
             height_px=self.height_px,
         )
+
+
+def join(parts: Sequence[Events], stamp: Stamp) -> Events:
+    """Put events that follow each other, from one camera, in one piece. parts: at least one."""
+    if len(parts) == 1:
+        return parts[0].slice(0, len(parts[0]), stamp)
+    return Events(
+        stamp=stamp,
+        t=np.concatenate([part.t for part in parts]),
+        x=np.concatenate([part.x for part in parts]),
+        y=np.concatenate([part.y for part in parts]),
+        p=np.concatenate([part.p for part in parts]),
+        width_px=parts[0].width_px,
+        height_px=parts[0].height_px,
+    )
 
 
 Packet: TypeAlias = Frame | Events

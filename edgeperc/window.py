@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edgeperc.packet import Events, Stamp
+from edgeperc.packet import Events, Stamp, join
 
 
 class Windows(Protocol):
@@ -62,7 +62,7 @@ class TimeWindows:
             start_ns=self._start_us * 1000,
             end_ns=end_us * 1000,
         )
-        window = _join(self._parts, stamp)
+        window = join(self._parts, stamp)
         self._parts = []
         self._start_us = end_us
         self._seq += 1
@@ -105,22 +105,8 @@ class CountWindows:
             start_ns=int(first.t[0]) * 1000,
             end_ns=int(self._parts[-1].t[-1]) * 1000,
         )
-        window = _join(self._parts, stamp)
+        window = join(self._parts, stamp)
         self._parts = []
         self._held = 0
         self._seq += 1
         return window
-
-
-def _join(parts: list[Events], stamp: Stamp) -> Events:
-    if len(parts) == 1:
-        return parts[0].slice(0, len(parts[0]), stamp)
-    return Events(
-        stamp=stamp,
-        t=np.concatenate([part.t for part in parts]),
-        x=np.concatenate([part.x for part in parts]),
-        y=np.concatenate([part.y for part in parts]),
-        p=np.concatenate([part.p for part in parts]),
-        width_px=parts[0].width_px,
-        height_px=parts[0].height_px,
-    )
