@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -312,29 +309,3 @@ def test_another_sensor_is_resized_to_the_canvas() -> None:
     assert (labels[-100:] == 255).all()
     with pytest.raises(ModelError, match="346 × 260 px sensor reached a recipe for 640 × 480"):
         recipe(make_events([], [], [], [], width_px=346, height_px=260))
-
-
-def test_import_and_use_without_a_writable_cache(tmp_path: Path) -> None:
-    """A read-only installation without a home folder compiles in memory."""
-    package = Path(__file__).parents[1] / "edgeperc"
-    installed = tmp_path / "site/edgeperc"
-    installed.mkdir(parents=True)
-    for name in ("__init__", "config", "errors", "jit", "packet", "represent", "result"):
-        (installed / f"{name}.py").write_text((package / f"{name}.py").read_text())
-    (tmp_path / "site/run.py").write_text(
-        "import numba.core.caching as caching\n"
-        "caching.CacheImpl._locator_classes = []\n"  # what numba finds where nothing is writable
-        "import numpy as np\n"
-        "from edgeperc import represent\n"
-        "from edgeperc.packet import Events, Stamp\n"
-        "stamp = Stamp(source='', seq=0, start_ns=0, end_ns=0)\n"
-        "zeros = np.zeros(3, np.uint16)\n"
-        "events = Events(stamp=stamp, t=np.arange(3), x=zeros, y=zeros, p=zeros > 0,"
-        " width_px=2, height_px=2)\n"
-        "print(represent.__file__, represent.event_count(events)[0, 0])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "run.py"], cwd=tmp_path / "site", check=True, capture_output=True,
-        text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-    )  # fmt: skip
-    assert done.stdout.split() == [str(installed / "represent.py"), "3"]

@@ -38,8 +38,8 @@ def open_model(figures: Figures, windows: Sequence[Events], folder: Path) -> Mod
             return None
         card = places.find_card(MODEL).card
         figures.note(
-            f"Network: random weights, since {MODEL} is not imported. More of its neurons fire, "
-            "and nothing of it can be pruned."
+            f"Network: random weights and, as in the published one, LMSBs that never fire; "
+            f"{MODEL} is not imported."
         )
         random: ModelFolder = baseline.random_model(card, folder / MODEL, grids(card, windows))
         return random

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from edgeperc.config import FileEntry, ModelCard
 from edgeperc.offline.export import export_onnx
 from edgeperc.offline.fold import fold
-from edgeperc.offline.nets.sltnet import SLTNet
+from edgeperc.offline.nets.sltnet import BNLIF, LMSB, ConvBNLIF, SLTNet
 from edgeperc.offline.prune import prune
 from edgeperc.offline.spiking_export import export_spiking
 from edgeperc.offline.train import settle_statistics
@@ -55,7 +56,11 @@ def products(classes: int, shape: tuple[int, int, int]) -> int:
 
 
 def random_model(card: ModelCard, folder: Path, grids: Sequence[Grid]) -> ModelFolder:
-    """A network of the card's shape whose batch norms have seen these inputs, as a folder."""
+    """A stand-in for the card's network, as a folder: random weights, silent LMSBs.
+
+    Its batch norms have seen these inputs. Like the published weights' it has LMSBs that can never
+    fire, which the export removes.
+    """
     torch.manual_seed(0)
     torch.set_num_threads(1)
     folder.mkdir(parents=True)
@@ -63,6 +68,12 @@ def random_model(card: ModelCard, folder: Path, grids: Sequence[Grid]) -> ModelF
     net = SLTNet(len(card.classes), bins=bins)
     pairs = zip(grids[::2], grids[1::2], strict=False)  # a batch norm needs more than one picture
     settle_statistics(net, (torch.from_numpy(np.stack(pair)) for pair in pairs))
+    for block in net.modules():
+        if isinstance(block, LMSB):
+            layers: tuple[Any, ...] = (*block.reduce, *block.expand)
+            for bn in (layer.bn for layer in layers if isinstance(layer, BNLIF | ConvBNLIF)):
+                nn.init.zeros_(bn.weight)
+                nn.init.zeros_(bn.bias)
     folded, _ = prune(fold(net))
     onnx = FileEntry(path=f"{card.name}.onnx")
     export_onnx(folded, folder / onnx.path, height, width)
