@@ -1,4 +1,4 @@
-"""Two clocks: now, and a recording's own time played back at some speed."""
+"""A clock for sensors with a time of their own: recordings and the twin, at some speed."""
 
 from __future__ import annotations
 

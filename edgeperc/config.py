@@ -97,8 +97,8 @@ class ModelCard(Strict, frozen=True, kw_only=True):
 class PipelineTable(Strict, frozen=True, kw_only=True):
     """[[pipelines]]: which model looks at which sensor.
 
-    window_us / window_events replace the card's own window. engine: "auto" takes the fastest that
-    the model's files allow.
+    window_us / window_events replace the card's own window. engine: "auto" takes the spike-driven
+    one where the model has its file, else onnxruntime.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One onnxruntime session: provider order, warm-up, and what really runs. Never imports torch."""
+"""One onnxruntime session: provider order, threads, and what really runs. Never imports torch."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Session:
 
     def run(self, *inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on its inputs in order. Raises ModelError if a shape does not fit."""
+        if len(inputs) != len(self.input_shapes):
+            raise ModelError(
+                f"the network takes {len(self.input_shapes)} inputs, not {len(inputs)}"
+            )
         for (name, shape), given in zip(self.input_shapes.items(), inputs, strict=True):
             if given.shape != shape:
                 raise ModelError(f"input '{name}' is {given.shape}, the network takes {shape}")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -27,6 +28,7 @@ log = logging.getLogger("edgeperc")
 
 _LOSSLESS_DEPTH = 4
 _MAX_BACKOFF_S = 8.0
+_STOP_S = 0.8
 
 
 class Inbox:
@@ -50,8 +52,9 @@ class Inbox:
             elif self._waiting:
                 self._waiting.clear()
                 self._meter.dropped()
-            self._waiting.append((packet, time.perf_counter_ns()))
-            self._changed.notify_all()
+            if not self._aborted:
+                self._waiting.append((packet, time.perf_counter_ns()))
+                self._changed.notify_all()
 
     def end(self) -> None:
         """No more packets will come; those that wait are still delivered."""
@@ -165,10 +168,7 @@ class Run:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        for thread in self._threads:
-            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-            thread.join(left_s)
+        self._join(timeout_s)
         if self._bug:
             raise self._bug
         return not any(thread.is_alive() for thread in self._threads)
@@ -181,11 +181,9 @@ class Run:
             inbox.abort()
         for sensor in list(self._sensors.values()):
             sensor.close()
-        deadline_s = time.monotonic() + 1.5
-        for thread in self._threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
-        for sink in self._sinks:
-            sink.close()
+        self._join(_STOP_S)
+        for sink in list(self._sinks):
+            self._close(sink)
 
     def sensors(self) -> tuple[SensorStatus, ...]:
         """A copy of each sensor's status."""
@@ -198,7 +196,7 @@ class Run:
                 name=p.name,
                 model=p.ref,
                 meter=p.meter.snapshot(),
-                error=self._errors.get(p.name, ""),
+                error=self._errors.get(f"pipeline {p.name}", ""),
             )
             for p in self._pipelines
         )
@@ -214,18 +212,32 @@ class Run:
         lost = [status.error for status in self._status.values() if status.error]
         return (*lost, *self._errors.values())
 
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may mend it, where a sensor knows."""
+        return tuple(status.hint for status in self._status.values() if status.hint)
+
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
             try:
                 work()
             except BaseException as bug:  # handed to whoever waits, with its traceback
                 self._bug = self._bug or bug
+                self._stopping.set()
+                self._clock.stop()
                 for inbox in self._inboxes.values():
                     inbox.abort()
+                for sensor in list(self._sensors.values()):
+                    sensor.close()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _join(self, timeout_s: float | None) -> None:
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
 
     def _read(self, name: str) -> None:
         """Read one sensor to its end, through losses and reconnections."""
@@ -265,6 +277,8 @@ class Run:
                 pipeline.windows.restart()
         sensor = self._sensors[name] = self._open[name]()
         try:
+            if self._stopping.is_set():  # `stop` may have looked before this sensor was there
+                return
             status.counters = validator.counters
             for packet in validator.stream(sensor.packets()):
                 if self._stopping.is_set():
@@ -295,7 +309,7 @@ class Run:
                 result = pipeline.model(packet)
             except EdgepercError as error:
                 pipeline.meter.failed()
-                self._note(pipeline.name, error)
+                self._note(f"pipeline {pipeline.name}", error)
                 continue
             done_ns = time.perf_counter_ns()
             timings = replace(
@@ -306,13 +320,24 @@ class Run:
                 try:
                     sink.write(result)
                 except (EdgepercError, OSError) as error:
-                    self._sinks.remove(sink)
-                    sink.close()
-                    self._note(f"sink {type(sink).__name__}", error)
+                    self._leave_out(sink, error)
             pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
 
+    def _leave_out(self, sink: Sink, error: Exception) -> None:
+        """Go on without a sink that failed."""
+        self._note(f"sink {sink.where or type(sink).__name__}", error)
+        with suppress(ValueError):  # another pipeline was faster
+            self._sinks.remove(sink)
+        self._close(sink)
+
+    def _close(self, sink: Sink) -> None:
+        try:
+            sink.close()
+        except (EdgepercError, OSError) as error:  # what it still held may not fit either
+            self._note(f"sink {sink.where or type(sink).__name__}", error)
+
     def _note(self, who: str, error: Exception) -> None:
-        """Log the first error of each party; later ones are only counted."""
+        """Keep the first error of each party; later ones are only counted."""
         if who not in self._errors:
-            log.error("%s: %s", who, error)
-            self._errors[who] = str(error)
+            log.info("%s: %s", who, error)
+            self._errors[who] = f"{who}: {error}"

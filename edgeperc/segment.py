@@ -33,13 +33,22 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, classes: int) -> None:
         self._session = session
+        self._classes = classes
         self.provider = session.provider
 
     def labels(self, tensor: NDArray[np.float32], /) -> NDArray[np.uint8]:
-        """tensor: (C, h, w) float32. Returns (h, w) uint8: the class of the largest logit."""
-        return _argmax(self._session.run(tensor[None])[0][0])
+        """tensor: (C, h, w) float32. Returns (h, w) uint8: the class of the largest logit.
+
+        Raises ModelError if the network does not answer with a logit a class and pixel.
+        """
+        logits = self._session.run(tensor[None])[0]
+        expected = (1, self._classes, *tensor.shape[1:])
+        if logits.shape != expected:
+            raise ModelError(f"the network's output is {logits.shape}, expected logits {expected}")
+        labels: NDArray[np.uint8] = _argmax(logits[0])
+        return labels
 
 
 class Segmenter:
@@ -56,12 +65,14 @@ class Segmenter:
         threads: int = 2,
     ) -> None:
         self._card = model.card
+        if model.card.task != "semantic":
+            raise ModelError(f"model '{model.card.name}' does {model.card.task}, not label maps")
         if model.card.input.represent not in RECIPES:
             raise ModelError(
                 f"model '{model.card.name}': unknown recipe '{model.card.input.represent}'",
                 hint=f"[input] represent is one of {', '.join(sorted(RECIPES))}",
             )
-        self._engine = _open_engine(model, engine, threads)
+        self._engine = open_engine(model, engine, threads)
         self._recipe: tuple[tuple[int, int], Recipe] | None = None
         role = "spiking" if isinstance(self._engine, SpikingEngine) else "network"
         self.ref = ModelRef(
@@ -118,7 +129,10 @@ class Segmenter:
         )
 
 
-def _open_engine(model: ModelFolder, wanted: str, threads: int) -> Engine:
+def open_engine(
+    model: ModelFolder, wanted: Literal["auto", "onnx", "spiking"], threads: int
+) -> Engine:
+    """Open the wanted engine on a model's files. Raises ModelError if it cannot run them."""
     network = model.file("network")
     if network is None:
         raise ModelError(f"model '{model.card.name}': its card names no file of role 'network'")
@@ -130,7 +144,7 @@ def _open_engine(model: ModelFolder, wanted: str, threads: int) -> Engine:
             f"model '{model.card.name}' has no file of role 'spiking'",
             hint='use engine = "onnx", or export the model again',
         )
-    return OnnxEngine(Session(network, threads=threads))
+    return OnnxEngine(Session(network, threads=threads), classes=len(model.card.classes))
 
 
 @kernel()

@@ -141,3 +141,8 @@ def test_a_real_clip(real: Real) -> None:
     frames = list(Video(str(real("video/bedroom.mp4"))).packets())
     assert len(frames) == 200
     assert frames[-1].stamp.end_ns == pytest.approx(199e9 / 30, abs=1e6)
+
+
+def test_a_camera_whose_link_is_gone_is_a_lost_device() -> None:
+    with pytest.raises(DeviceError, match="no such camera"):
+        Video("/dev/v4l/by-id/usb-nobody-video-index0")

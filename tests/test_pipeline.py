@@ -205,12 +205,16 @@ def test_a_packet_that_the_model_refuses_is_counted_and_the_next_is_answered() -
     finish(run)
     assert [r.stamp.seq for r in kept.results] == [0, 2, 3]
     assert run.pipelines()[0].meter.failed == 1
-    assert run.errors == ("wrong shape",)
+    assert run.errors == ("pipeline p: wrong shape",)
 
 
 def test_a_failing_sink_is_left_out_and_the_others_go_on() -> None:
     class Full(Kept):
         def write(self, result: Result) -> None:
+            raise OSError("no space left on device")
+
+        def close(self) -> None:
+            super().close()
             raise OSError("no space left on device")
 
     kept, full = Kept(), Full()
@@ -224,7 +228,7 @@ def test_a_failing_sink_is_left_out_and_the_others_go_on() -> None:
     )
     finish(run)
     assert len(kept.results) == 4
-    assert run.errors == ("no space left on device",)
+    assert run.errors == ("sink Full: no space left on device",)
     assert full.closed
 
 
@@ -236,6 +240,25 @@ def test_a_bug_in_a_thread_reaches_whoever_waits() -> None:
     run.start()
     with pytest.raises(ZeroDivisionError):
         run.wait(10)
+    run.stop()
+
+
+def test_a_bug_ends_the_sensors_too() -> None:
+    def buggy(packet: Packet) -> LabelMap:
+        raise ZeroDivisionError
+
+    class Endless(Script):
+        def packets(self) -> Iterator[Packet]:
+            k = 0
+            while not self.closed:
+                time.sleep(0.001)
+                yield events(10 * k)
+                k += 1
+
+    run = make_run(lambda: Endless([]), pipeline(buggy), lossless=False)
+    run.start()
+    with pytest.raises(ZeroDivisionError):
+        run.wait()
     run.stop()
 
 

@@ -85,7 +85,11 @@ def _engines(model: ModelFolder) -> Iterator[tuple[str, Engine, float | None]]:
     if spiking is not None:
         yield "sltnet_", SpikingEngine(spiking, threads=THREADS), 10
     prefix, aim = ("sltnet_", 10) if spiking is None else ("sltnet_onnx_", None)
-    yield prefix, OnnxEngine(Session(network, threads=THREADS)), aim
+    yield (
+        prefix,
+        OnnxEngine(Session(network, threads=THREADS), classes=len(model.card.classes)),
+        aim,
+    )
 
 
 def grids(card: Any, windows: Sequence[Events]) -> list[Grid]:

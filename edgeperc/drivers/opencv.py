@@ -29,7 +29,7 @@ class Video:
     is not known. width_px, height_px, rate_hz: asked of a V4L2 camera, which may give others.
     deadline_s: after so long without a frame the source is given up.
 
-    Raises ConfigError if there is no such file.
+    Raises ConfigError if there is no such file, DeviceError if a link under /dev leads nowhere.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class Video:
         label = str(source)
         device = Path(label).resolve() if label.startswith("/dev/") else label  # also by-id links
         camera = str(device).removeprefix("/dev/video")
-        live = camera.isdigit() or "://" in label
+        live = label.startswith("/dev/") or camera.isdigit() or "://" in label
+        if camera.startswith("/dev/"):  # a by-id link goes away with its camera
+            raise DeviceError(f"{label}: no such camera", hint="is it plugged in?")
         self._name = name
         self._pace = Pace(None if live else clock, max_gap_us=_EVER_US)
         job = Job(

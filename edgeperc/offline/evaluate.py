@@ -10,13 +10,12 @@ import numpy as np
 from rich.table import Table
 
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.infer import Session
 from edgeperc.offline.datasets import open_dataset
 from edgeperc.offline.samples import Sample
 from edgeperc.offline.score import Confusion, Labels, Scores, confusion_matrix, score
 from edgeperc.places import ModelFolder, find_model
 from edgeperc.represent import DsecVoxels
-from edgeperc.segment import OnnxEngine, Segmenter
+from edgeperc.segment import Engine, Segmenter, open_engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ def evaluate(
             f"{dataset.name} has {', '.join(dataset.classes)}"
         )
     segmenter = Segmenter(folder, engine=engine, threads=threads)
-    undistorted = _Undistorted(folder, threads)
+    undistorted = _Undistorted(folder, open_engine(folder, engine, threads))
     confusion: Confusion = np.zeros((len(dataset.classes),) * 2, np.int64)
     for done, sample in enumerate(dataset, start=1):
         answer = (
@@ -84,21 +83,17 @@ def evaluate(
 class _Undistorted:
     """The network's own output for data whose labels are in undistorted pixels (DSEC)."""
 
-    def __init__(self, folder: ModelFolder, threads: int) -> None:
-        self._folder, self._threads = folder, threads
+    def __init__(self, folder: ModelFolder, engine: Engine) -> None:
+        self._folder, self._engine = folder, engine
         self._recipe: tuple[int, DsecVoxels] | None = None
-        self._engine: OnnxEngine | None = None
 
     def __call__(self, sample: Sample) -> Labels:
         assert sample.rectify_map is not None
-        if self._engine is None:
-            network = self._folder.file("network")
-            if network is None or self._folder.card.input.represent != "sltnet-dsec":
-                raise ModelError(
-                    f"model '{self._folder.card.name}' does not take undistorted events",
-                    hint="score DSEC with a model whose [input] represent is sltnet-dsec",
-                )
-            self._engine = OnnxEngine(Session(network, threads=self._threads))
+        if self._folder.card.input.represent != "sltnet-dsec":
+            raise ModelError(
+                f"model '{self._folder.card.name}' does not take undistorted events",
+                hint="score DSEC with a model whose [input] represent is sltnet-dsec",
+            )
         if self._recipe is None or self._recipe[0] != id(sample.rectify_map):
             size_px = (sample.events.width_px, sample.events.height_px)
             recipe = DsecVoxels(*size_px, self._folder.card.input, rectify_map=sample.rectify_map)

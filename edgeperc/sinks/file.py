@@ -16,19 +16,22 @@ class File:
     """Writes results into a folder that is new or empty.
 
     `labels/<end_us>.png` holds uint8 class indices in the sensor's own pixels, 255 where the
-    network did not look; with several models in one run, `labels/<model>/<end_us>.png`. A line of
+    network did not look; with several pipelines, `labels/<source>/<model>/<end_us>.png`. A line of
     results.jsonl has source, seq, start_us, end_us, model, latency_ms and file. Raises ConfigError
-    if the folder holds an earlier run.
+    if the folder holds an earlier run or cannot be written.
     """
 
     def __init__(self, folder: str, *, inventory: Inventory) -> None:
         self.where = folder
         self._root = Path(folder)
-        if self._root.exists() and (not self._root.is_dir() or any(self._root.iterdir())):
-            raise ConfigError(f"{folder}: is not an empty folder", hint="name a new one")
-        self._by_model = len(inventory.models) > 1
-        (self._root / "labels").mkdir(parents=True, exist_ok=True)
-        self._lines = (self._root / "results.jsonl").open("wb")
+        self._several = len(inventory.models) > 1
+        try:
+            if self._root.exists() and (not self._root.is_dir() or any(self._root.iterdir())):
+                raise ConfigError(f"{folder}: is not an empty folder", hint="name a new one")
+            (self._root / "labels").mkdir(parents=True, exist_ok=True)
+            self._lines = (self._root / "results.jsonl").open("wb")
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
         self._lock = threading.Lock()
 
     def write(self, result: Result) -> None:
@@ -54,10 +57,10 @@ class File:
             self._lines.close()
 
     def _write_labels(self, result: LabelMap) -> str:
-        folder = f"labels/{result.model.name}" if self._by_model else "labels"
-        name = f"{folder}/{result.stamp.end_ns // 1000}.png"
+        several = f"/{result.stamp.source}/{result.model.name}" if self._several else ""
+        name = f"labels{several}/{result.stamp.end_ns // 1000}.png"
         path = self._root / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Level 1: label maps compress well at once, and this runs in the pipeline's thread.
         encoded, png = cv2.imencode(".png", result.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not encoded:
