@@ -9,8 +9,8 @@ from typing import Any
 
 from edgeperc import places, plugin
 from edgeperc.clock import ReplayClock
-from edgeperc.config import App, PipelineTable, Rig
-from edgeperc.errors import ConfigError
+from edgeperc.config import App, Input, PipelineTable, Rig
+from edgeperc.errors import ConfigError, blame
 from edgeperc.packet import Sensor
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.result import Inventory, Sink, SourceInfo
@@ -32,7 +32,8 @@ class Plan:
     def load(cls, name: str) -> Plan:
         """Find an app and its rig by the app's name or path. Raises ConfigError."""
         app, app_path = places.find_app(name)
-        rig, rig_path = places.find_rig(app.rig, beside=app_path)
+        with blame(f"{app_path} rig"):
+            rig, rig_path = places.find_rig(app.rig, beside=app_path)
         return cls(app=app, app_path=app_path, rig=rig, rig_path=rig_path)
 
 
@@ -50,7 +51,10 @@ def assemble(plan: Plan, *, lossless: bool = False, speed: float | None = 1.0) -
         for name, table in plan.rig.sensors.items()
         if any(pipeline.input == name for pipeline in plan.app.pipelines)
     }
-    pipelines = [_pipeline(table) for table in plan.app.pipelines]
+    pipelines = [
+        _pipeline(table, where=f"{plan.app_path} [[pipelines]] #{number}")
+        for number, table in enumerate(plan.app.pipelines, start=1)
+    ]
     inventory = Inventory(
         sources=tuple(
             SourceInfo(name=name, driver=str(table.get("driver")))
@@ -71,6 +75,7 @@ def assemble(plan: Plan, *, lossless: bool = False, speed: float | None = 1.0) -
 
 def _check_names(plan: Plan) -> None:
     seen: set[str] = set()
+    looks: set[tuple[str, str]] = set()
     for number, table in enumerate(plan.app.pipelines, start=1):
         where = f"{plan.app_path} [[pipelines]] #{number}"
         if table.input not in plan.rig.sensors:
@@ -81,32 +86,34 @@ def _check_names(plan: Plan) -> None:
             )
         if table.name in seen:
             raise ConfigError(f"{where} name: '{table.name}' is there twice")
+        if (table.input, table.model) in looks:
+            # Clients and folders tell results apart by source and model.
+            raise ConfigError(f"{where} model: '{table.model}' looks at '{table.input}' already")
         seen.add(table.name)
+        looks.add((table.input, table.model))
 
 
-def _pipeline(table: PipelineTable) -> Pipeline:
-    model = places.find_model(table.model)
-    segmenter = Segmenter(model, engine=table.engine, threads=table.threads)
+def _pipeline(table: PipelineTable, *, where: str) -> Pipeline:
+    with blame(f"{where} model"):
+        model = places.find_model(table.model)
+        segmenter = Segmenter(model, engine=table.engine, threads=table.threads)
     return Pipeline(
         name=table.name,
         input=table.input,
         model=segmenter,
         ref=segmenter.ref,
-        windows=_windows(table, model),
+        windows=_windows(table, model.card.input, where),
     )
 
 
-def _windows(table: PipelineTable, model: places.ModelFolder) -> Windows | None:
-    expected = model.card.input
+def _windows(table: PipelineTable, expected: Input, where: str) -> Windows | None:
     if expected.kind == "frame":
         return None
     window_us, window_events = table.window_us, table.window_events
     if window_us is None and window_events is None:
         window_us, window_events = expected.window_us, expected.window_events
     if (window_us is None) == (window_events is None):
-        raise ConfigError(
-            f"pipeline '{table.name}': needs window_us or window_events, one of them",
-        )
+        raise ConfigError(f"{where}: needs window_us or window_events, one of them")
     return TimeWindows(window_us) if window_us else CountWindows(window_events or 0)
 
 

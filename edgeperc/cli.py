@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -68,7 +69,8 @@ def serve(
     """
     from edgeperc.serve import serve as run_app
 
-    _fail_on(run_app(name, duration_s=duration_s).errors)
+    run = run_app(name, duration_s=duration_s)
+    _fail_on(run.errors, run.hints)
 
 
 @app.command()
@@ -95,18 +97,24 @@ def replay(
     height_px: Annotated[
         int | None, typer.Option(min=1, help="Sensor height, where the file does not say it.")
     ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Of a bag with several cameras; may be repeated.")
+    ] = None,
+    max_gap_s: Annotated[
+        float | None, typer.Option(min=0.0, help="A longer pause is an error; 10 by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a recording through a model; the same results every time, at any speed."""
     from edgeperc.serve import replay as play
     from edgeperc.serve import replay_plan
-    from edgeperc.table import run_report
 
     options = {
         "start_s": start_s or None,
         "duration_s": duration_s,
         "width_px": width_px,
         "height_px": height_px,
+        "topics": topic or None,
     }
     plan = replay_plan(
         recording,
@@ -114,14 +122,17 @@ def replay(
         app=app_name,
         out=out,
         listen=listen,
+        max_gap_s=max_gap_s,
         sensor={key: value for key, value in options.items() if value is not None},
     )
     console = Console(stderr=as_json)
-    run = play(plan, speed=_speed(speed), out=out, console=console)
+    played = play(plan, speed=_speed(speed), out=out, console=console)
     if as_json:
-        _print_json(run_report(run))
+        _print_json(played.summary)
     elif out:
-        console.print(f"written to {out}")
+        console.print(escape(f"written to {out}"))
+    if played.error:
+        raise played.error
 
 
 @app.command()
@@ -140,7 +151,7 @@ def check(
         _print_json({**run_report(run), "trouble": found})
     else:
         Console().print(run_table(run))
-    _fail_on(found)
+    _fail_on(found, run.hints)
 
 
 @app.command()
@@ -244,7 +255,10 @@ def models_import(
     folder = out or places.data_home() / "models" / card.name
     report = export.import_checkpoint(card, checkpoint, folder)
     Console().print(report.summary())
-    Console().print(f"written to {folder}; use it: edgeperc replay RECORDING --model {card.name}")
+    Console().print(
+        escape(f"written to {folder}\nuse it: edgeperc replay RECORDING --model {card.name}"),
+        soft_wrap=True,
+    )
 
 
 @models.command("pull")
@@ -263,8 +277,10 @@ def models_pull(
     if folder != model.folder:
         local = [entry.path for entry in model.card.files if not entry.url]
         for path in (*local, "model.toml"):  # the card last: with it the model is there
-            shutil.copyfile(model.folder / path, folder / path)
-    Console().print(f"written to {folder}")
+            if (model.folder / path).is_file():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model.folder / path, folder / path)
+    Console().print(escape(f"written to {folder}"))
 
 
 @app.command()
@@ -306,7 +322,7 @@ def export(
     folder = out or places.data_home() / "models" / card.name
     report = _offline("export").export_trained(card, weights, folder)
     Console().print(report.summary())
-    Console().print(f"written to {folder}")
+    Console().print(escape(f"written to {folder}"))
 
 
 @app.command()
@@ -315,9 +331,13 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder.")
     ] = "twin",
-    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    split: Annotated[
+        Literal["train", "valid", "test", "all"], typer.Option(help="Part of a published data set.")
+    ] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many windows.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, onnx or spiking.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "onnx", "spiking"], typer.Option(help="What computes the labels.")
+    ] = "auto",
     threads: Threads = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -377,9 +397,11 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _fail_on(errors: Sequence[str]) -> None:
+def _fail_on(errors: Sequence[str], hints: Sequence[str] = ()) -> None:
     for error in errors:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(error)}", highlight=False)
+        _complain(error, "", 1)
+    for hint in hints:
+        _complain("", hint, 1)
     if errors:
         raise typer.Exit(1)
 
@@ -414,7 +436,7 @@ def main() -> None:
     except EdgepercError as error:
         code = _complain(str(error), error.hint, error.exit_code)
         if "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]:
-            raise
+            traceback.print_exc()
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -428,7 +450,8 @@ def main() -> None:
 
 def _complain(message: str, hint: str, code: int) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[red]error:[/red] {escape(message)}")
+    if message:
+        console.print(f"[red]error:[/red] {escape(message)}")
     if hint:
         console.print(f"[cyan]hint:[/cyan] {escape(hint)}")
     return code

@@ -169,7 +169,8 @@ def convert(table: Any, kind: type[T], *, where: str) -> T:
 
 def _toml_path(path: str) -> str:
     """`.pipelines[0].window_us` as msgspec says it -> `[[pipelines]] #1 window_us:` as in TOML."""
-    *tables, key = path.lstrip(".").split(".")
+    # `[...]` is a value in a table of tables; msgspec does not say which.
+    *tables, key = path.replace("[...]", "").lstrip(".").split(".")
     if in_array := re.fullmatch(r"(\w+)\[(\d+)\]", key):  # the mistake is the whole table
         return f"[[{in_array[1]}]] #{int(in_array[2]) + 1}:"
     header = ".".join(tables)

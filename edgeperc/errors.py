@@ -4,10 +4,14 @@ EdgepercError
 ├── ConfigError   a mistake in a TOML file or on the command line (exit code 2)
 ├── DeviceError   a sensor or mirror is unplugged, timed out or refused
 ├── ModelError    a network is missing, has the wrong hash or the wrong shape
-└── DataError     a recording or dataset cannot be read (further)
+├── DataError     a recording or dataset cannot be read (further)
+└── StoppedError  Ctrl-C or SIGTERM came before the end (exit code 130)
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class EdgepercError(Exception):
@@ -36,3 +40,25 @@ class ModelError(EdgepercError):
 
 class DataError(EdgepercError):
     """A recording or dataset cannot be read; what was readable before it has been delivered."""
+
+
+class StoppedError(EdgepercError):
+    """Ctrl-C or SIGTERM came before the end; what was done until then is kept."""
+
+    exit_code = 130
+
+
+@contextmanager
+def blame(where: str) -> Iterator[None]:
+    """Put `where`, a file, table and key, before what an EdgepercError raised inside says.
+
+    A DataError passes: it names the recording itself.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except EdgepercError as error:
+        if where in str(error):
+            raise
+        raise type(error)(f"{where}: {error}", hint=error.hint) from error

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeperc.config import convert
-from edgeperc.errors import ConfigError
+from edgeperc.errors import ConfigError, blame
 
 Kind = Literal["driver", "sink"]
 
@@ -84,7 +84,8 @@ def prepare(
 
     def construct() -> Any:
         try:
-            return constructor(**checked, **extras)
+            with blame(where):
+                return constructor(**checked, **extras)
         except ModuleNotFoundError as error:
             raise _missing_library(name, kind, error) from error
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from edgeperc import __version__
 from edgeperc.assemble import Plan, assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
-from edgeperc.errors import ConfigError, DataError, EdgepercError
+from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.table import run_report, run_table
 
@@ -29,7 +31,7 @@ _PLAIN_EVERY_S = 10.0
 def serve(app: str, *, duration_s: float | None = None, console: Console | None = None) -> Run:
     """Run an app until Ctrl-C, SIGTERM, the end of its sensors or `duration_s`.
 
-    Shows a live table in a terminal, a line every ten seconds elsewhere. Returns the ended run.
+    Shows a live table in a terminal, prints it every ten seconds elsewhere. Returns the ended run.
     Raises ConfigError or ModelError before anything starts.
     """
     console = console or Console()
@@ -74,12 +76,14 @@ def replay_plan(
     app: str | None,
     out: Path | None,
     listen: str | None,
+    max_gap_s: float | None,
     sensor: dict[str, Any],
 ) -> Plan:
     """A plan that plays a recording through a model or through an app's pipelines.
 
     The recording stands in for every sensor of the app's rig, and results go to `out` and
-    `listen` instead of the app's sinks. sensor: further keys of the replay driver.
+    `listen` instead of the app's sinks. max_gap_s: a longer pause is a fault; by default the app's
+    own limit. sensor: further keys of the replay driver.
     """
     if not recording.exists():
         raise ConfigError(f"{recording}: no such file")
@@ -87,11 +91,14 @@ def replay_plan(
         raise ConfigError("name either a model or an app", hint="--model NAME or --app NAME")
     name = recording.stem
     pipelines: tuple[PipelineTable, ...]
+    validate = ValidateTable()
     if app is None:
         pipelines = (PipelineTable(name="replay", input=name, model=model or ""),)
     else:
-        tables = Plan.load(app).app.pipelines
-        pipelines = tuple(msgspec.structs.replace(table, input=name) for table in tables)
+        named = Plan.load(app).app
+        pipelines = tuple(msgspec.structs.replace(table, input=name) for table in named.pipelines)
+        validate = named.validate
+    max_gap_us = validate.max_gap_us if max_gap_s is None else max(1, round(max_gap_s * 1e6))
     sinks: list[dict[str, Any]] = []
     if out:
         sinks.append({"kind": "file", "folder": str(out)})
@@ -103,48 +110,79 @@ def replay_plan(
             rig=name,
             pipelines=pipelines,
             sinks=tuple(sinks),
-            validate=ValidateTable(policy="raise"),
+            validate=ValidateTable(policy="raise", max_gap_us=max_gap_us),
         ),
         app_path=here,
-        rig=Rig(sensors={name: {"driver": "replay", "path": str(recording), **sensor}}),
+        rig=Rig(
+            sensors={
+                name: {
+                    "driver": "replay",
+                    "path": str(recording),
+                    "max_gap_us": max_gap_us,
+                    **sensor,
+                }
+            }
+        ),
         rig_path=here,
     )
 
 
-def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Console) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """How a replay ended. summary: what summary.json holds. error: None if it was complete."""
+
+    summary: dict[str, Any]
+    error: EdgepercError | None
+
+
+def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Console) -> Replayed:
     """Play a plan's recording to its end, lossless, and write `summary.json` into `out`.
 
-    speed: 1.0 is real time, None as fast as possible. Returns the ended run. Raises DataError if
-    the recording broke; what came before is delivered and written.
+    speed: 1.0 is real time, None as fast as possible. What came before an error is delivered and
+    written. Raises ConfigError or ModelError before anything starts.
     """
     with console.status("loading models ..."):
         run = assemble(plan, lossless=True, speed=speed)
     started_s = time.monotonic()
+    path = plan.rig.sensors[plan.app.rig]["path"]
     interrupted = watch_run(run, console)
+    error = StoppedError(f"{path}: stopped before its end") if interrupted else _fault(run, path)
+    summary = {
+        "edgeperc": __version__,
+        "recording": path,
+        "speed": speed or "max",
+        "wall_s": round(time.monotonic() - started_s, 3),
+        "complete": error is None,
+        **run_report(run),
+    }
     if out:
-        summary = {
-            "edgeperc": __version__,
-            "recording": plan.rig.sensors[plan.app.rig]["path"],
-            "speed": speed or "max",
-            "wall_s": round(time.monotonic() - started_s, 3),
-            "complete": not (interrupted or run.errors),
-            **run_report(run),
-        }
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        try:
+            (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        except OSError as failure:
+            error = error or EdgepercError(f"{out}/summary.json: {failure.strerror}")
+    return Replayed(summary=summary, error=error)
+
+
+def _fault(run: Run, path: str) -> EdgepercError | None:
+    """What kept a recording from being played whole, or None."""
     for sensor in run.sensors():
         if sensor.error:
-            path = plan.rig.sensors[sensor.name]["path"]
             known = "" if path in sensor.error else f"{path}: "
-            raise DataError(f"{known}{sensor.error}", hint=sensor.hint)
-    for error in run.errors:
-        raise EdgepercError(error)
-    return run
+            return DataError(f"{known}{sensor.error}", hint=sensor.hint)
+        if not any(pipeline.meter.results for pipeline in run.pipelines()) and not run.errors:
+            return DataError(
+                f"{path}: not one full window in {sensor.events:,} events and"
+                f" {sensor.frames:,} frames",
+                hint="a model of events needs events for at least one window",
+            )
+    return EdgepercError(run.errors[0]) if run.errors else None
 
 
 def watch_run(run: Run, console: Console, *, duration_s: float | None = None) -> bool:
     """Start a run, show it until it ends, stop it; True if a signal or `duration_s` ended it."""
     ended = False
-    deadline_s = time.monotonic() + duration_s if duration_s else float("inf")
+    limit_s = float("inf") if duration_s is None else duration_s
+    deadline_s = time.monotonic() + limit_s
     with _stop_signals() as stopping:
         run.start()
         try:
@@ -159,12 +197,15 @@ def watch_run(run: Run, console: Console, *, duration_s: float | None = None) ->
 
 
 def _announce(console: Console, plan: Plan, run: Run) -> None:
-    console.print(f"edgeperc {__version__} · app {plan.app_path} · rig {plan.rig_path}")
+    console.print(
+        escape(f"edgeperc {__version__} · app {plan.app_path} · rig {plan.rig_path}"),
+        soft_wrap=True,
+    )
     for pipeline in run.pipelines():
         ref = pipeline.model
-        console.print(f"  {pipeline.name}: {ref.name} on {ref.engine} ({ref.provider})")
+        console.print(escape(f"  {pipeline.name}: {ref.name} on {ref.engine} ({ref.provider})"))
     for where in run.where:
-        console.print(f"  look: {where}")
+        console.print(escape(f"  look: {where}"))
     console.print("  stop: Ctrl-C")
 
 

@@ -21,6 +21,14 @@ def plan(tmp_path: Path, app: str, rig: str = '[sensors.dvs]\ndriver = "twin"\n'
     [
         (PIPELINE.replace('"dvs"', '"cam"'), r"\[\[pipelines\]\] #1 input: 'cam' is no sensor"),
         (PIPELINE + PIPELINE, r"\[\[pipelines\]\] #2 name: 'a' is there twice"),
+        (
+            PIPELINE + PIPELINE.replace('"a"', '"b"'),
+            r"\[\[pipelines\]\] #2 model: 'sltnet-twin' looks at 'dvs' already",
+        ),
+        (
+            PIPELINE.replace("sltnet-twin", "sltnet-tvin"),
+            r"app.toml \[\[pipelines\]\] #1 model: unknown model 'sltnet-tvin'",
+        ),
         (PIPELINE + "window_us = 1\nwindow_events = 1\n", "window_us or window_events"),
         (PIPELINE + '[[sinks]]\nkind = "carrier-pigeon"\n', "unknown sink 'carrier-pigeon'"),
         (PIPELINE + '[[sinks]]\nkind = "grpc"\nlisten = 5\n', r"\[\[sinks\]\] #1 listen"),
@@ -42,3 +50,9 @@ def test_only_sensors_that_a_pipeline_looks_at_are_opened(tmp_path: Path) -> Non
     run = assemble(plan(tmp_path, PIPELINE, rig))
     assert [sensor.name for sensor in run.sensors()] == ["dvs"]
     run.stop()
+
+
+def test_a_missing_rig_names_the_app_that_wants_it(tmp_path: Path) -> None:
+    (tmp_path / "app.toml").write_text(f'rig = "gone.toml"\n{PIPELINE}')
+    with pytest.raises(ConfigError, match=r"app.toml rig: gone.toml: no such file"):
+        Plan.load(str(tmp_path / "app.toml"))

@@ -49,6 +49,7 @@ def test_reads_an_app_with_its_defaults(tmp_path: Path) -> None:
         (App, "rig = \n", "Invalid value"),
         (App, 'rig = "t"\npipelines = []\n', "pipelines: expected"),
         (Rig, "[sensors]\n", "sensors: expected"),
+        (Rig, "[sensors]\ndvs = 3\n", "sensors: expected `object`"),
         (ModelCard, CARD.replace("width_px = 8", "width_px = -1"), "[input] width_px:"),
         (ModelCard, CARD + '[[files]]\npath = "a"\nsha256 = "12"\n', "[[files]] #1 sha256:"),
     ],

@@ -128,6 +128,53 @@ def test_a_second_run_does_not_overwrite_the_first(recording: Path, tmp_path: Pa
     assert "not an empty folder" in again.stderr
 
 
+def test_a_recording_without_one_full_window_is_not_a_success(
+    recording: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(recording.read_text().splitlines()[:100]))
+    done = replay(short, tmp_path / "out", "--speed", "max")
+    assert done.returncode == 1
+    assert "not one full window in 100 events" in done.stderr
+    assert not json.loads((tmp_path / "out/summary.json").read_text())["complete"]
+
+
+def test_an_interrupted_replay_says_so(recording: Path, tmp_path: Path) -> None:
+    size = ("--width-px", "346", "--height-px", "260")
+    command = [*EDGEPERC, "replay", str(recording), "--model", "sltnet-twin", "--speed", "0.01"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out"), *size],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (tmp_path / "out" / "results.jsonl").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "stopped before its end" in err
+    assert not json.loads((tmp_path / "out/summary.json").read_text())["complete"]
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(recording: Path) -> None:
+    done = replay(recording, Path("/proc/nowhere/out"), "--speed", "max")
+    assert done.returncode == 2
+    assert "/proc/nowhere/out: cannot be written" in done.stderr
+
+
+def test_a_real_pause_can_be_allowed(recording: Path, tmp_path: Path) -> None:
+    paused = tmp_path / "paused.txt"
+    rows = recording.read_text().splitlines()
+    later = [f"{int(t) + 20_000_000} {rest}" for t, rest in (row.split(" ", 1) for row in rows)]
+    paused.write_text("\n".join([*rows, *later]))
+    assert replay(paused, tmp_path / "a", "--speed", "max").returncode == 1
+    done = replay(paused, tmp_path / "b", "--speed", "max", "--max-gap-s", 30)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "b/labels").iterdir())) > 400
+
+
 def test_check_runs_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
     app = tmp_path / "app.toml"
     app.write_text('rig = "rig.toml"\n[[pipelines]]\nname="a"\ninput="dvs"\nmodel="sltnet-twin"\n')
@@ -145,17 +192,20 @@ def test_check_runs_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_daemon_streams_to_another_process_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    with socket.socket() as probe:  # a port that is free now
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     app = tmp_path / "app.toml"
     app.write_text(
         'rig = "twin"\n[[pipelines]]\nname="a"\ninput="dvs"\nmodel="sltnet-twin"\n'
-        '[[sinks]]\nkind="grpc"\nlisten="127.0.0.1:50717"\n'
+        f'[[sinks]]\nkind="grpc"\nlisten="127.0.0.1:{port}"\n'
     )
     with subprocess.Popen(
         [*EDGEPERC, "serve", str(app)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as daemon:
         try:
-            wait_for_port(50717)
-            seen = edgeperc("watch", "127.0.0.1:50717", "--json", "--duration-s", 5)
+            wait_for_port(port)
+            seen = edgeperc("watch", f"127.0.0.1:{port}", "--json", "--duration-s", 5)
             daemon.send_signal(signal.SIGINT)
             started_s = time.monotonic()
             out, err = daemon.communicate(timeout=20)
