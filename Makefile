@@ -8,6 +8,7 @@ PEERS := spikingjelly==0.0.0.0.14
 .PHONY: demo setup setup-peers test test-all lint bench proto clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
+	@echo "look from a second terminal: $(BIN)/edgeperc watch"
 	$(BIN)/edgeperc serve
 
 setup: $(VENV)/.dev  ## .venv with every development extra

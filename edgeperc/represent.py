@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeperc.config import Input
 from edgeperc.errors import ModelError
 from edgeperc.jit import kernel
-from edgeperc.packet import Events, Stamp
+from edgeperc.packet import Events
 from edgeperc.result import UNKNOWN
 
 Columns: TypeAlias = tuple[
@@ -205,21 +205,6 @@ RECIPES: dict[str, type[Recipe]] = {
     "voxel-grid": VoxelGrid,
 }
 """`[input] represent` of a model card -> recipe(sensor_width_px, sensor_height_px, input)."""
-
-
-def warm_up() -> None:
-    """Compile or load every kernel, so that the first packet does not wait for it."""
-    t = np.arange(4, dtype=np.int64)
-    x = y = np.zeros(4, np.uint16)
-    stamp = Stamp(source="warm-up", seq=0, start_ns=0, end_ns=0)
-    events = Events(
-        stamp=stamp, t=t, x=x, y=y, p=np.ones(4, np.bool_), width_px=8, height_px=8
-    )  # fmt: skip
-    event_count(events)
-    time_surface(events, tau_us=1.0)
-    spec = Input(kind="events", represent="voxel-grid", width_px=8, height_px=8)
-    VoxelGrid(8, 8, spec)(events)
-    DsecVoxels(8, 8, spec, rectify_map=np.zeros((8, 8, 2), np.float32))(events)
 
 
 class _Axis:

@@ -164,6 +164,7 @@ class _Tally:
         return {
             "source": self.newest.stamp.source,
             "model": self.newest.model.name,
+            "engine": self.newest.model.engine,
             "per second": f"{len(recent_ms) / over_s:.1f}",
             "latency p50 ms": f"{p50_ms:.1f}",
             "p99 ms": f"{p99_ms:.1f}",
@@ -191,6 +192,7 @@ def _json(arrival: Arrival) -> dict[str, Any]:
         "start_us": result.stamp.start_ns // 1000,
         "end_us": result.stamp.end_ns // 1000,
         "model": result.model.name,
+        "engine": result.model.engine,
         "latency_ms": round(arrival.latency_ms, 3),
         "delivery_ms": round(arrival.delivery_ms, 3),
         "dropped_before": arrival.received.dropped_before,

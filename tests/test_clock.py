@@ -34,3 +34,13 @@ def test_stop_wakes_a_waiter() -> None:
 def test_a_speed_that_is_no_speed_is_refused(speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         ReplayClock(speed)
+
+
+def test_sensors_without_a_common_clock_do_not_wait_for_each_other() -> None:
+    clock = ReplayClock(1.0)
+    started_s = time.monotonic()
+    clock.wait_until(0)
+    clock.wait_until(1_700_000_000 * 10**9)
+    clock.wait_until(1_000_000)
+    clock.wait_until(1_700_000_000 * 10**9 + 1_000_000)
+    assert time.monotonic() - started_s < 1

@@ -101,6 +101,7 @@ def test_json_is_one_line_a_result() -> None:
         "start_us": seq * 1000,
         "end_us": (seq + 1) * 1000,
         "model": "sltnet-twin",
+        "engine": first["engine"],
         "latency_ms": 5.0,
         "dropped_before": 0,
         "shares": {"road": 0.75, "car": 0.25},

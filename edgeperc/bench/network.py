@@ -72,8 +72,12 @@ def measure(figures: Figures, model: ModelFolder, windows: Sequence[Events]) -> 
             f"{prefix}speedup_vs_eager", pair.speedup, f"{engine.name}: times eager torch", aim=aim
         )
         share = gflop / (pair.median_ms * 1e-3) / peak
-        what = f"{engine.name}: {gflop:.2f} GFLOP of the unfolded network in its time"
-        figures.add(f"{prefix}share_of_gemm_peak", share, f"{what}, over gemm_gflops")
+        what = f"{engine.name}: {gflop:.2f} dense GFLOP of the unfolded network"
+        figures.add(
+            f"{prefix}share_of_gemm_peak",
+            share,
+            f"{what} in its time, over gemm_gflops; skips many",
+        )
     if compared.steady < 0.5:
         figures.note("Eager torch took uneven times: its ratios are rough.")
 

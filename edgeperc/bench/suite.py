@@ -24,6 +24,8 @@ def run(suite: str, json_path: Path | None = None, *, console: Console | None = 
     """
     if suite not in SUITES:
         raise ConfigError(f"unknown suite '{suite}'", hint=f"known are: {', '.join(SUITES)}")
+    if json_path and not json_path.parent.is_dir():
+        raise ConfigError(f"{json_path.parent}: no such folder")
     console = console or Console()
     facts = machine.facts()
     figures = Figures()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.packet import Events, Frame, Packet, Stamp, join
 
 Array = NDArray[Any]
 _EVER_US = 1 << 61
@@ -173,11 +173,8 @@ def _split(packet: Events, span_us: int, count: int) -> Iterator[Events]:
 
 
 def _joined(parts: list[Events]) -> Iterator[Events]:
-    if len(parts) == 1:
-        yield parts[0]
-    elif parts:
-        t, x, y, p = (np.concatenate([getattr(part, name) for part in parts]) for name in "txyp")
-        yield events(t, x, y, p, (parts[0].width_px, parts[0].height_px))
+    if parts:
+        yield join(parts, replace(parts[0].stamp, end_ns=parts[-1].stamp.end_ns))
 
 
 def _part(packet: Events, start: int, stop: int) -> Events:
