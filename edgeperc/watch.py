@@ -224,10 +224,10 @@ def _show_lines(items: Iterator[Item]) -> None:
 
 
 def _line(tally: _Tally) -> str:
-    source, model, *figures = tally.figures().items()
+    source, model, engine, *figures = tally.figures().items()
     said = ", ".join(f"{name} {value}" for name, value in figures)
     seen = summary(tally.newest).plain.replace("■ ", "")
-    return f"{source[1]} by {model[1]}: {said}: {seen}"
+    return f"{source[1]} by {model[1]} ({engine[1]}): {said}: {seen}"
 
 
 def _show_live(items: Iterator[Item], console: Console) -> None:
@@ -249,7 +249,7 @@ def _picture(tallies: Tallies, notice: str, console: Console) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     figures = [tally.figures() for tally in tallies.values()]
     for name in figures[0] if figures else ():
-        table.add_column(name, justify="left" if name in ("source", "model") else "right")
+        table.add_column(name, justify="left" if name in ("source", "model", "engine") else "right")
     for row in figures:
         table.add_row(*row.values())
     parts: list[RenderableType] = [table]

@@ -24,7 +24,7 @@ from edgeperc.result import Detections, Inventory, LabelMap, ModelRef, Result, S
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.watch import watch
 
-MODEL = ModelRef(name="sltnet-twin")
+MODEL = ModelRef(name="sltnet-twin", engine="spiking")
 INVENTORY = Inventory(sources=(SourceInfo(name="dvs", driver="twin"),), models=(MODEL,))
 PROGRAM = "import sys; from edgeperc.watch import watch; watch(sys.argv[1], {options})"
 
@@ -48,7 +48,7 @@ def detections(seq: int) -> Detections:
         scores=np.array([0.5], np.float32),
         class_ids=np.array([0]),
         classes=("person",),
-        model=ModelRef(name="finder"),
+        model=ModelRef(name="finder", engine="onnxruntime"),
     )
 
 
@@ -101,7 +101,7 @@ def test_json_is_one_line_a_result() -> None:
         "start_us": seq * 1000,
         "end_us": (seq + 1) * 1000,
         "model": "sltnet-twin",
-        "engine": first["engine"],
+        "engine": "spiking",
         "latency_ms": 5.0,
         "dropped_before": 0,
         "shares": {"road": 0.75, "car": 0.25},
@@ -115,9 +115,9 @@ def test_lines_where_the_output_is_no_terminal() -> None:
     assert errors == ""
     lines = output.splitlines()
     assert len(lines) in (2, 4)  # two sources, once or twice
-    assert lines[0].startswith("dvs by sltnet-twin: per second ")
+    assert lines[0].startswith("dvs by sltnet-twin (spiking): per second ")
     assert lines[0].endswith(": road 75%  car 25%")
-    assert lines[1].startswith("wide by finder: per second ")
+    assert lines[1].startswith("wide by finder (onnxruntime): per second ")
     assert lines[1].endswith(": person 1")
 
 
