@@ -363,11 +363,14 @@ def evaluate(
 def bench(
     suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="Which figures.")] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="Measure on its windows instead of the twin's.")
+    ] = None,
 ) -> None:
     """Measure speed on this machine, as ratios within one run wherever possible."""
     from edgeperc.bench import run
 
-    run(suite, json_file)
+    run(suite, json_file, recording=recording)
 
 
 def _offline(module: str) -> Any:

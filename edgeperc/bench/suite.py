@@ -13,13 +13,20 @@ from edgeperc.bench import events, machine
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
-SUITES: dict[str, Callable[[Figures], None]] = {"events": events.measure}
+SUITES: dict[str, Callable[[Figures, Path | None], None]] = {"events": events.measure}
 """Name -> function that fills Figures."""
 
 
-def run(suite: str, json_path: Path | None = None, *, console: Console | None = None) -> Figures:
+def run(
+    suite: str,
+    json_path: Path | None = None,
+    *,
+    recording: Path | None = None,
+    console: Console | None = None,
+) -> Figures:
     """Measure a suite, show a table, and write `{suite, machine, commit, metrics, notes}` as JSON.
 
+    recording: whose windows are measured instead of the twin's.
     Raises ConfigError for an unknown suite or a file that cannot be written.
     """
     if suite not in SUITES:
@@ -32,7 +39,7 @@ def run(suite: str, json_path: Path | None = None, *, console: Console | None = 
     before = machine.load()
     with console.status("measuring ...") as status:
         figures.on_progress = lambda text: status.update(f"measuring {text} ...")
-        SUITES[suite](figures)
+        SUITES[suite](figures, recording)
     facts |= {"load_before": before, "load_after": machine.load(), "busy": machine.busy(before)}
     if machine.busy(before):
         figures.note(f"The machine was busy (load {before:.1f}): only the ratios mean something.")

@@ -49,8 +49,8 @@ class Settings:
     averaged at the end.
     """
 
-    width: int = 16
-    steps: int = 3500
+    width: int = 32
+    steps: int = 2000
     batch: int = 4
     crop_px: int = 176
     rate: float = 3e-3
