@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Events, Frame, Stamp
+from edgeperc.packet import Events, Frame, Stamp, join
 from edgeperc.twin.event_sensor import EventSensor, Pixel
 from edgeperc.twin.render import Painter
 from edgeperc.twin.scene import Camera
@@ -108,12 +108,4 @@ def _window(drive: Drive, window_us: int, *, seq: int) -> Events:
     parts = [drive.step(start_us + round((k + 1) * window_us / steps)) for k in range(steps)]
     end_us = start_us + window_us
     stamp = Stamp(source=drive.name, seq=seq, start_ns=1000 * start_us, end_ns=1000 * end_us)
-    return Events(
-        stamp=stamp,
-        t=np.concatenate([part.t for part in parts]),
-        x=np.concatenate([part.x for part in parts]),
-        y=np.concatenate([part.y for part in parts]),
-        p=np.concatenate([part.p for part in parts]),
-        width_px=parts[0].width_px,
-        height_px=parts[0].height_px,
-    )
+    return join(parts, stamp)
