@@ -47,7 +47,7 @@ def quiet() -> Console:
 
 
 def test_figures_are_written_as_json(tmp_path, monkeypatch) -> None:
-    def measure(figures: Figures, recording: Path | None) -> None:
+    def measure(figures: Figures, recording: object) -> None:
         figures.progress("two things")
         figures.add("fast", 12.5, "a rate", aim=10)
         figures.add("slow", 1 / 3, "another")
