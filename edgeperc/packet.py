@@ -1,7 +1,11 @@
-"""What a sensor says: a Frame or some Events, each stamped with when its photons arrived."""
+"""What a sensor says: a Frame or some Events, each stamped with when its photons arrived.
+
+A mirror says a Gaze: where it points the search camera.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -116,6 +120,50 @@ class Sensor(Protocol):
 
     def close(self) -> None:
         """Release the device; may be called twice and from any thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GazeRange:
+    """The rectangle of gazes that a mirror can reach, corner to corner."""
+
+    lowest: Gaze
+    highest: Gaze
+
+    def clip(self, gaze: Gaze) -> Gaze:
+        """The nearest gaze within. Raises ValueError if a coordinate is not finite."""
+        if not (math.isfinite(gaze.pan_rad) and math.isfinite(gaze.tilt_rad)):
+            raise ValueError(f"gaze is {gaze}, must be finite")
+        return Gaze(
+            pan_rad=min(max(gaze.pan_rad, self.lowest.pan_rad), self.highest.pan_rad),
+            tilt_rad=min(max(gaze.tilt_rad, self.lowest.tilt_rad), self.highest.tilt_rad),
+        )
+
+
+class Mirror(Protocol):
+    """A galvano mirror that points the search camera. Its times are those of the run's clock.
+
+    Used from one thread. `range` is what it can reach, `clipped` how often it was asked for more,
+    `source` says in a few words whether `measured` is read back from the device or modelled.
+    """
+
+    range: GazeRange
+    clipped: int
+    source: str
+
+    def aim(self, gaze: Gaze) -> Gaze:
+        """Start to move; returns, at once, the gaze that was asked of the device, clipped.
+
+        Raises ValueError if `gaze` is not finite, DeviceError if the mirror is lost or refuses.
+        """
+
+    def measured(self, time_ns: int | None = None) -> Gaze:
+        """Where it points: now, or at a time since the last `aim`. Never what was wished for."""
+
+    def settled_ns(self) -> int:
+        """Time at which the last move is over, the mirror lying still."""
+
+    def close(self) -> None:
+        """Leave the mirror in a safe state; may be called twice and from any thread."""
 
 
 def _read_only(name: str, values: Any, dtype: DTypeLike) -> NDArray[Any]:

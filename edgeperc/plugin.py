@@ -23,12 +23,12 @@ import msgspec
 from edgeperc.config import convert
 from edgeperc.errors import ConfigError, blame
 
-Kind = Literal["driver", "sink"]
+Kind = Literal["driver", "mirror", "sink"]
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """A built-in driver or sink: where its class is and which extra its library comes with."""
+    """A built-in driver, mirror or sink: where its class is and which extra its library comes with."""
 
     target: str
     summary: str
@@ -48,12 +48,17 @@ DRIVERS = {
         "edgeperc.drivers.event_camera:DvCamera", "iniVation cameras by dv-processing", "cameras"
     ),
 }
+MIRRORS: dict[str, Builtin] = {}
 SINKS = {
     "grpc": Builtin("edgeperc.sinks.grpc:Grpc", "edgeperc.v1 over gRPC"),
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),
     "null": Builtin("edgeperc.sinks.null:Null", "counts and forgets"),
 }
-TABLES: dict[Kind, dict[str, Builtin]] = {"driver": DRIVERS, "sink": SINKS}
+TABLES: dict[Kind, dict[str, Builtin]] = {
+    "driver": DRIVERS,
+    "mirror": MIRRORS,
+    "sink": SINKS,
+}
 
 
 def prepare(
@@ -64,14 +69,14 @@ def prepare(
     folder: Path,
     injected: Mapping[str, Any],
 ) -> Callable[[], Any]:
-    """Check a driver's or sink's table; the answer constructs it, as often as it is called.
+    """Check the table of a driver, mirror or sink; the answer constructs it, as often as it is called.
 
     table: the TOML table; its `driver` or `kind` key names the class, the others are its keyword
     arguments. where: file and table, for error messages. folder: what `./file.py` is relative to.
     injected: what the runtime adds (name, clock, inventory) where the constructor asks for it; an
     operator cannot set these. Raises ConfigError for a name, key or value that does not fit.
     """
-    key = "driver" if kind == "driver" else "kind"
+    key = "kind" if kind == "sink" else "driver"
     options = dict(table)
     name = options.pop(key, None)
     if not isinstance(name, str):
@@ -93,7 +98,7 @@ def prepare(
 
 
 def resolve(name: str, *, kind: Kind, where: str, folder: Path) -> Callable[..., Any]:
-    """Find the constructor that a driver or sink name stands for. Raises ConfigError."""
+    """Find the constructor that the name of a driver, mirror or sink stands for. Raises ConfigError."""
     builtin = TABLES[kind].get(name)
     try:
         if builtin:
