@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 T = TypeVar("T")
 
 
@@ -97,8 +99,10 @@ class ModelCard(Strict, frozen=True, kw_only=True):
 class PipelineTable(Strict, frozen=True, kw_only=True):
     """[[pipelines]]: which model looks at which sensor.
 
-    window_us / window_events replace the card's own window. engine: "auto" takes the spike-driven
-    one where the model has its file, else onnxruntime.
+    window_us / window_events replace the card's own window. rate_hz: at most so many packets a
+    second are answered, the others are passed over; for the pipeline of a steered camera it is the
+    rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
+    onnxruntime.
     """
 
     name: str
@@ -106,6 +110,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     model: str
     window_us: Positive | None = None
     window_events: Positive | None = None
+    rate_hz: Rate | None = None
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
 
@@ -117,6 +122,26 @@ class ValidateTable(Strict, frozen=True, kw_only=True):
     max_gap_us: Positive = 10_000_000
 
 
+class SearchTable(Strict, frozen=True, kw_only=True):
+    """[search]: how the mirror is steered, from results through a probability map.
+
+    gaze: the pipeline whose camera looks through the mirror. hints: pipelines of other cameras;
+    their boxes and label maps say where it is worth looking. scheduler: see
+    `edgeperc.search.schedulers`; options are its constructor's. prior: class of a label map -> how
+    probable a target there is; classes that are not named count as 0. fov_deg: width of the search
+    camera's picture. hint_delay_ms: in replay, how long after its exposure a hint arrives.
+    """
+
+    gaze: str
+    hints: tuple[str, ...] = ()
+    scheduler: str = "bayes"
+    options: dict[str, Any] = {}
+    prior: dict[str, NotNegative] = {}
+    fov_deg: Annotated[float, msgspec.Meta(gt=0, lt=180)] = 2.81
+    priority: Annotated[int, msgspec.Meta(ge=0, le=98)] = 20
+    hint_delay_ms: NotNegative = 50.0
+
+
 class App(Strict, frozen=True, kw_only=True):
     """apps/<name>.toml: which pipelines run on a rig, and where results go.
 
@@ -126,6 +151,7 @@ class App(Strict, frozen=True, kw_only=True):
     rig: str
     pipelines: Annotated[tuple[PipelineTable, ...], msgspec.Meta(min_length=1)]
     summary: str = ""
+    search: SearchTable | None = None
     sinks: tuple[dict[str, Any], ...] = ()
     validate: ValidateTable = ValidateTable()
 
@@ -133,10 +159,13 @@ class App(Strict, frozen=True, kw_only=True):
 class Rig(Strict, frozen=True, kw_only=True):
     """devices/<name>.toml: what is bolted together.
 
-    Each [sensors.<name>] table is checked against the constructor that its `driver` names.
+    Each [sensors.<name>] table, and [mirror], is checked against the constructor that its `driver`
+    names. calibration: file that `edgeperc calibrate` wrote for this rig, relative to the rig's.
     """
 
     sensors: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    mirror: dict[str, Any] | None = None
+    calibration: str = ""
     summary: str = ""
 
 

@@ -28,7 +28,7 @@ Kind = Literal["driver", "mirror", "sink"]
 
 @dataclass(frozen=True)
 class Builtin:
-    """A built-in driver, mirror or sink: where its class is and which extra its library comes with."""
+    """A built-in: where its class is and which extra its library comes with."""
 
     target: str
     summary: str
@@ -69,7 +69,7 @@ def prepare(
     folder: Path,
     injected: Mapping[str, Any],
 ) -> Callable[[], Any]:
-    """Check the table of a driver, mirror or sink; the answer constructs it, as often as it is called.
+    """Check a driver's, mirror's or sink's table; the answer constructs it, as often as called.
 
     table: the TOML table; its `driver` or `kind` key names the class, the others are its keyword
     arguments. where: file and table, for error messages. folder: what `./file.py` is relative to.
@@ -98,7 +98,7 @@ def prepare(
 
 
 def resolve(name: str, *, kind: Kind, where: str, folder: Path) -> Callable[..., Any]:
-    """Find the constructor that the name of a driver, mirror or sink stands for. Raises ConfigError."""
+    """Find the constructor that a name in a table stands for. Raises ConfigError."""
     builtin = TABLES[kind].get(name)
     try:
         if builtin:
