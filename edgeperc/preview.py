@@ -1,15 +1,17 @@
-"""Results in the terminal: a label map in coloured half blocks, and its classes as a legend."""
+"""Results in the terminal: maps in coloured half blocks, and one line that says what was seen."""
 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from edgeperc.result import UNKNOWN, LabelMap, Result
+from edgeperc.result import UNKNOWN, Detections, LabelMap, Result, SearchMap
 
 GOLDEN_RATIO = 0.61803399  # steps of it around the colour wheel never come close to each other
 
@@ -23,7 +25,27 @@ def class_colour(label: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
 
 
-def half_blocks(labels: NDArray[np.uint8], *, columns: int, rows: int) -> Text:
+def heat_colour(heat: int) -> str:
+    """Colour of 0 (black) over 128 (red) to 255 (yellow) as "#rrggbb"."""
+    return f"#{min(255, 2 * heat):02x}{max(0, 2 * heat - 255):02x}00"
+
+
+def picture(result: Result, *, columns: int, rows: int) -> Text:
+    """Draw a result that is a map; of boxes there is no picture without the camera's."""
+    if isinstance(result, LabelMap):
+        return half_blocks(result.labels, columns=columns, rows=rows)
+    if isinstance(result, SearchMap):
+        return half_blocks(_heat(result), columns=columns, rows=rows, colour=heat_colour)
+    return Text()
+
+
+def half_blocks(
+    labels: NDArray[np.uint8],
+    *,
+    columns: int,
+    rows: int,
+    colour: Callable[[int], str] = class_colour,
+) -> Text:
     """Draw `labels` into at most `columns` × `rows` characters; two pixels share one character.
 
     labels: (H, W) uint8. Keeps the aspect ratio: a character is twice as high as it is wide.
@@ -37,7 +59,7 @@ def half_blocks(labels: NDArray[np.uint8], *, columns: int, rows: int) -> Text:
     picture = Text(no_wrap=True)
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
         for above, below in zip(upper, lower, strict=True):
-            picture.append("▀", f"{class_colour(above)} on {class_colour(below)}")
+            picture.append("▀", f"{colour(above)} on {colour(below)}")
         picture.append("\n")
     picture.rstrip()
     return picture
@@ -56,6 +78,8 @@ def class_shares(result: LabelMap) -> dict[str, float]:
 
 def summary(result: Result) -> Text:
     """One line on what was seen: classes in their colours, with shares or counts."""
+    if isinstance(result, SearchMap):
+        return Text(_search_summary(result))
     if isinstance(result, LabelMap):
         found = {name: f"{share:.0%}" for name, share in class_shares(result).items()}
     else:
@@ -66,7 +90,27 @@ def summary(result: Result) -> Text:
         line.append("■ ", class_colour(result.classes.index(name)))
         line.append(f"{name} {amount}  ")
     line.rstrip()
+    if isinstance(result, Detections) and result.gaze:
+        line.append(f"  at {_angles(result.gaze.pan_rad, result.gaze.tilt_rad)}")
     return line
+
+
+def _search_summary(result: SearchMap) -> str:
+    at = f", gaze {_angles(*result.trail[-1].tolist())}" if len(result.trail) else ""
+    expected = float(result.intensity.sum())
+    return f"{len(result.tracks)} tracks, {expected:.1f} more expected{at}"
+
+
+def _angles(pan_rad: float, tilt_rad: float) -> str:
+    return f"{math.degrees(pan_rad):+.2f}° {math.degrees(tilt_rad):+.2f}°"
+
+
+def _heat(result: SearchMap) -> NDArray[np.uint8]:
+    """Logarithm of the intensity, (H, W) uint8: 255 at the highest, 0 at a thousandth of it."""
+    highest = max(float(result.intensity.max(initial=0)), 1e-9)
+    decades = np.log10(np.maximum(result.intensity / highest, 1e-3))
+    heat: NDArray[np.uint8] = np.round(255 * (1 + decades / 3)).astype(np.uint8)
+    return heat
 
 
 def _centres(size: int, count: int) -> NDArray[np.intp]:

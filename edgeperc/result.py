@@ -1,4 +1,4 @@
-"""What we say about packets: label maps, detections and instances, and who computed them."""
+"""What we say about packets: label maps, detections, a search's beliefs, and who computed them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Packet, Stamp
+from edgeperc.packet import Gaze, Packet, Stamp
 
 UNKNOWN = 255
 """Label of a pixel that the network did not look at."""
@@ -54,7 +54,8 @@ class LabelMap:
 class Detections:
     """Boxes. boxes: (N, 4) float32 xyxy px; scores (N,) float32; class_ids (N,) int64.
 
-    variance: (N, 4) float32 px², or None where the detector states none.
+    variance: (N, 4) float32 px², or None where the detector states none. gaze: where a steered
+    camera looked.
     """
 
     stamp: Stamp
@@ -64,10 +65,30 @@ class Detections:
     classes: tuple[str, ...]
     model: ModelRef
     variance: NDArray[np.float32] | None = None
+    gaze: Gaze | None = None
     timings: Timings = Timings()
 
 
-Result: TypeAlias = LabelMap | Detections
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchMap:
+    """What a search believes: where targets that it has not seen may be, and whom it follows.
+
+    intensity: (H, W) float32 expected undetected targets a cell; cell (0, 0) is the upper left of
+    the field, whose middle is gaze (0, 0). cell_rad: height and width of a cell. tracks: (N, 4)
+    float32 pan and tilt in rad, confidence, seconds since the last sight. trail: (K, 2) float32 pan
+    and tilt in rad of the gazes since the last map. model: the scheduler.
+    """
+
+    stamp: Stamp
+    intensity: NDArray[np.float32]
+    cell_rad: float
+    tracks: NDArray[np.float32]
+    trail: NDArray[np.float32]
+    model: ModelRef
+    timings: Timings = Timings()
+
+
+Result: TypeAlias = LabelMap | Detections | SearchMap
 
 
 class Model(Protocol):

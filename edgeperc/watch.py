@@ -22,7 +22,8 @@ from rich.text import Text
 
 from edgeperc.client import Client, Received, connect
 from edgeperc.errors import EdgepercError
-from edgeperc.preview import class_shares, half_blocks, summary
+from edgeperc.plain import about, content
+from edgeperc.preview import class_shares, picture, summary
 from edgeperc.result import LabelMap, Result
 
 TICK_S = 0.2
@@ -186,26 +187,15 @@ def _show_json(items: Iterator[Item]) -> None:
 
 def _json(arrival: Arrival) -> dict[str, Any]:
     result = arrival.received.result
-    line: dict[str, Any] = {
-        "source": result.stamp.source,
-        "seq": result.stamp.seq,
-        "start_us": result.stamp.start_ns // 1000,
-        "end_us": result.stamp.end_ns // 1000,
-        "model": result.model.name,
+    line = about(result) | {
         "engine": result.model.engine,
         "latency_ms": round(arrival.latency_ms, 3),
         "delivery_ms": round(arrival.delivery_ms, 3),
         "dropped_before": arrival.received.dropped_before,
     }
+    line |= content(result)
     if isinstance(result, LabelMap):
         line["shares"] = {name: round(share, 5) for name, share in class_shares(result).items()}
-    else:
-        line["detections"] = [
-            {"class": result.classes[index], "score": score, "box": box}
-            for index, score, box in zip(
-                result.class_ids, result.scores.tolist(), result.boxes.tolist(), strict=True
-            )
-        ]
     return line
 
 
@@ -255,8 +245,6 @@ def _picture(tallies: Tallies, notice: str, console: Console) -> RenderableType:
     parts: list[RenderableType] = [table]
     rows = (console.height - len(tallies) - 3) // max(1, len(tallies)) - 2
     for tally in tallies.values():
-        if isinstance(tally.newest, LabelMap):
-            columns = min(console.width, WIDEST)
-            parts.append(half_blocks(tally.newest.labels, columns=columns, rows=rows))
+        parts.append(picture(tally.newest, columns=min(console.width, WIDEST), rows=rows))
         parts.append(summary(tally.newest))
     return Group(*parts, Text(notice, "yellow"))

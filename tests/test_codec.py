@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from edgeperc.errors import DataError
-from edgeperc.packet import Stamp
+from edgeperc.packet import Gaze, Stamp
 from edgeperc.proto.codec import from_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
-from edgeperc.result import Detections, LabelMap, ModelRef, Result, Timings
+from edgeperc.result import Detections, LabelMap, ModelRef, Result, SearchMap, Timings
 
 STAMP = Stamp(source="dvs", seq=2**40, start_ns=-5, end_ns=2**62)
 MODEL = ModelRef(name="m", sha256="ab", engine="onnxruntime", provider="cpu", precision="int8")
@@ -124,3 +124,54 @@ def test_damaged_label_map_is_a_data_error(body: pb.LabelMap) -> None:
 def test_unknown_kind_of_result_is_a_data_error() -> None:
     with pytest.raises(DataError, match="kind of result"):
         from_message(pb.Result())
+
+
+def test_a_gaze_rides_with_detections_and_is_absent_without_a_mirror() -> None:
+    for gaze in (None, Gaze(pan_rad=0.25, tilt_rad=-0.125)):
+        sent = Detections(
+            stamp=STAMP,
+            boxes=np.zeros((0, 4), np.float32),
+            scores=np.zeros(0, np.float32),
+            class_ids=np.zeros(0, np.int64),
+            classes=(),
+            model=MODEL,
+            gaze=gaze,
+        )
+        received = over_the_wire(sent)
+        assert isinstance(received, Detections)
+        assert received.gaze == gaze
+
+
+@given(
+    intensity=arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=20),
+        elements=st.floats(0, 1, width=32),
+    ),
+    tracks=arrays(
+        np.float32,
+        st.tuples(st.integers(0, 5), st.just(4)),
+        elements=st.floats(-1, 1, width=32),
+    ),
+)
+def test_a_search_map_survives(intensity: NDArray[np.float32], tracks: NDArray[np.float32]) -> None:
+    sent = SearchMap(
+        stamp=STAMP,
+        intensity=intensity,
+        cell_rad=0.5,
+        tracks=tracks,
+        trail=tracks[:, :2],
+        model=MODEL,
+    )
+    received = over_the_wire(sent)
+    assert isinstance(received, SearchMap)
+    for name in ("intensity", "tracks", "trail"):
+        np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
+        assert not getattr(received, name).flags.writeable
+    assert received.cell_rad == 0.5
+
+
+def test_a_damaged_search_map_is_a_data_error() -> None:
+    for body in (pb.SearchMap(width=2, height=2, intensity=b"x"), pb.SearchMap(width=1 << 31)):
+        with pytest.raises(DataError, match="is damaged"):
+            from_message(pb.Result(search_map=body))

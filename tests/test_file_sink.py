@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeperc import ConfigError, LabelMap, ModelRef, Stamp, Timings
+from edgeperc import ConfigError, Detections, Gaze, LabelMap, ModelRef, Stamp, Timings
 from edgeperc.result import Inventory
 from edgeperc.sinks.file import File
 
@@ -57,3 +57,21 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an empty folder"):
         File(str(tmp_path), inventory=Inventory())
     assert (tmp_path / "results.jsonl").read_text() == "mine\n"
+
+
+def test_boxes_and_gaze_stand_in_their_line(tmp_path: Path) -> None:
+    found = Detections(
+        stamp=Stamp(source="search", seq=0, start_ns=0, end_ns=1000),
+        boxes=np.array([[1, 2, 3, 4]], np.float32),
+        scores=np.array([0.5], np.float32),
+        class_ids=np.array([1]),
+        classes=("person", "vehicle"),
+        model=ModelRef(name="finder"),
+        gaze=Gaze(pan_rad=0.0, tilt_rad=np.pi / 180),
+    )
+    sink = File(str(tmp_path / "out"), inventory=Inventory())
+    sink.write(found)
+    sink.close()
+    line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
+    assert line["gaze"] == {"pan_deg": 0.0, "tilt_deg": 1.0}
+    assert line["detections"] == [{"class": "vehicle", "score": 0.5, "box": [1, 2, 3, 4]}]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeperc.packet import Stamp
-from edgeperc.preview import class_colour, class_shares, half_blocks, summary
-from edgeperc.result import UNKNOWN, Detections, LabelMap, ModelRef
+from edgeperc.preview import class_colour, class_shares, half_blocks, picture, summary
+from edgeperc.result import UNKNOWN, Detections, LabelMap, ModelRef, SearchMap
 
 STAMP = Stamp(source="dvs", seq=0, start_ns=0, end_ns=1)
 sizes = st.integers(1, 300)
@@ -87,3 +87,32 @@ def test_detections_are_counted() -> None:
         model=ModelRef(name="m"),
     )
     assert summary(result).plain == "■ car 1  ■ person 2"
+
+
+def search_map(intensity: list[list[float]]) -> SearchMap:
+    return SearchMap(
+        stamp=STAMP,
+        intensity=np.array(intensity, np.float32),
+        cell_rad=0.1,
+        tracks=np.zeros((2, 4), np.float32),
+        trail=np.radians(np.array([[0, 0], [3, -1.5]], np.float32)),
+        model=ModelRef(name="bayes"),
+    )
+
+
+def test_a_search_says_whom_it_follows_and_where_it_looks() -> None:
+    said = summary(search_map([[0.5, 1.0]])).plain
+    assert said == "2 tracks, 1.5 more expected, gaze +3.00° -1.50°"
+
+
+def test_a_search_map_glows_where_targets_may_be() -> None:
+    drawn = picture(search_map([[1.0, 0.01], [1e-9, 0.0]]), columns=2, rows=1)
+    hot, cool = (str(span.style) for span in drawn.spans)
+    assert hot.startswith("#ffff00")
+    assert hot.endswith("#000000")
+    assert "#000000" not in cool[:8]
+
+
+def test_a_search_map_of_nothing_is_dark() -> None:
+    drawn = picture(search_map([[0.0], [0.0]]), columns=1, rows=1)
+    assert [str(span.style) for span in drawn.spans] == ["#000000 on #000000"]

@@ -11,13 +11,14 @@ import zstandard
 from numpy.typing import NDArray
 
 from edgeperc.errors import DataError
-from edgeperc.packet import Stamp
+from edgeperc.packet import Gaze, Stamp
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.result import (
     Detections,
     LabelMap,
     ModelRef,
     Result,
+    SearchMap,
     Timings,
     decode_rle,
     encode_rle,
@@ -40,8 +41,10 @@ def to_message(result: Result, encoding: pb.MaskEncoding, *, published_ns: int =
     message.timings.published_ns = published_ns
     if isinstance(result, LabelMap):
         message.label_map.CopyFrom(_label_map_message(result, encoding))
-    else:
+    elif isinstance(result, Detections):
         message.detections.CopyFrom(_detections_message(result))
+    else:
+        message.search_map.CopyFrom(_search_map_message(result))
     return message
 
 
@@ -57,7 +60,11 @@ def from_message(message: pb.Result) -> Result:
         labels = _read_only(_decode_labels(message.label_map))
         return LabelMap(labels=labels, classes=tuple(message.label_map.classes), **about)
     if kind == "detections":
-        return Detections(**_detection_arrays(message.detections), **about)
+        found = message.detections
+        gaze = as_dataclass(Gaze, found.gaze) if found.HasField("gaze") else None
+        return Detections(**_detection_arrays(found), gaze=gaze, **about)
+    if kind == "search_map":
+        return SearchMap(**_search_map_arrays(message.search_map), **about)
     raise DataError(
         "the daemon sent a kind of result that this version does not know",
         hint="install the daemon's version of edgeperc here, too",
@@ -95,6 +102,41 @@ def _encode_labels(labels: NDArray[np.uint8], encoding: pb.MaskEncoding) -> byte
     raise ValueError(f"mask encoding {encoding} is not RAW, ZSTD or RLE")
 
 
+def _search_map_message(result: SearchMap) -> pb.SearchMap:
+    height, width = result.intensity.shape
+    intensity = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(
+        result.intensity.astype("<f4").tobytes()
+    )
+    message = pb.SearchMap(
+        width=width, height=height, intensity=intensity, cell_rad=result.cell_rad
+    )
+    for pan_rad, tilt_rad, confidence, age_s in result.tracks.tolist():
+        gaze = pb.Gaze(pan_rad=pan_rad, tilt_rad=tilt_rad)
+        message.tracks.add(gaze=gaze, confidence=confidence, age_s=age_s)
+    for pan_rad, tilt_rad in result.trail.tolist():
+        message.trail.add(pan_rad=pan_rad, tilt_rad=tilt_rad)
+    return message
+
+
+def _search_map_arrays(message: pb.SearchMap) -> dict[str, Any]:
+    height, width = message.height, message.width
+    try:
+        if height * width > MAX_PIXELS:
+            raise ValueError("too large")
+        data = _decompress(message.intensity, 4 * height * width)
+        intensity = np.frombuffer(data, "<f4").reshape(height, width)
+    except (ValueError, zstandard.ZstdError) as error:
+        raise DataError(f"search map of {width} × {height} cells is damaged: {error}") from error
+    tracks = [(t.gaze.pan_rad, t.gaze.tilt_rad, t.confidence, t.age_s) for t in message.tracks]
+    trail = [(gaze.pan_rad, gaze.tilt_rad) for gaze in message.trail]
+    return {
+        "intensity": intensity,
+        "cell_rad": message.cell_rad,
+        "tracks": _read_only(np.array(tracks, np.float32).reshape(-1, 4)),
+        "trail": _read_only(np.array(trail, np.float32).reshape(-1, 2)),
+    }
+
+
 def _decode_labels(message: pb.LabelMap) -> NDArray[np.uint8]:
     height, width, size = message.height, message.width, message.height * message.width
     try:
@@ -120,7 +162,8 @@ def _decompress(data: bytes, size: int) -> bytes:
 
 
 def _detections_message(result: Detections) -> pb.Detections:
-    message = pb.Detections(classes=result.classes)
+    gaze = None if result.gaze is None else as_message(pb.Gaze, result.gaze)
+    message = pb.Detections(classes=result.classes, gaze=gaze)
     for index, box in enumerate(result.boxes.tolist()):
         message.detections.add(
             box=_box_message(box),

@@ -9,6 +9,7 @@ import cv2
 import msgspec
 
 from edgeperc.errors import ConfigError
+from edgeperc.plain import about, content
 from edgeperc.result import Inventory, LabelMap, Result
 
 _PNG = [
@@ -25,8 +26,8 @@ class File:
 
     `labels/<end_us>.png` holds uint8 class indices in the sensor's own pixels, 255 where the
     network did not look; with several pipelines, `labels/<source>/<model>/<end_us>.png`. A line of
-    results.jsonl has source, seq, start_us, end_us, model, latency_ms and file. Raises ConfigError
-    if the folder holds an earlier run or cannot be written.
+    results.jsonl has source, seq, start_us, end_us, model, latency_ms, and file or what was found.
+    Raises ConfigError if the folder holds an earlier run or cannot be written.
     """
 
     def __init__(self, folder: str, *, inventory: Inventory) -> None:
@@ -44,15 +45,8 @@ class File:
 
     def write(self, result: Result) -> None:
         """Write one result; a label map's file is complete before its line appears."""
-        stamp = result.stamp
-        line = {
-            "source": stamp.source,
-            "seq": stamp.seq,
-            "start_us": stamp.start_ns // 1000,
-            "end_us": stamp.end_ns // 1000,
-            "model": result.model.name,
-            "latency_ms": round(result.timings.total_ns * 1e-6, 3),
-        }
+        line = about(result) | {"latency_ms": round(result.timings.total_ns * 1e-6, 3)}
+        line |= content(result)
         if isinstance(result, LabelMap):
             line["file"] = self._write_labels(result)
         with self._lock:

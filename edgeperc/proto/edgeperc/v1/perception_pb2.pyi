@@ -47,20 +47,22 @@ class DeliveryPolicy(_message.Message):
     def __init__(self, mode: _Optional[_Union[DeliveryPolicy.Mode, str]] = ..., depth: _Optional[int] = ..., max_rate_hz: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("stamp", "model", "label_map", "detections", "timings", "dropped_before")
+    __slots__ = ("stamp", "model", "label_map", "detections", "search_map", "timings", "dropped_before")
     STAMP_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_MAP_FIELD_NUMBER: _ClassVar[int]
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_MAP_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     stamp: Stamp
     model: ModelRef
     label_map: LabelMap
     detections: Detections
+    search_map: SearchMap
     timings: Timings
     dropped_before: int
-    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
+    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., search_map: _Optional[_Union[SearchMap, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
 
 class Stamp(_message.Message):
     __slots__ = ("source", "seq", "start_ns", "end_ns")
@@ -103,12 +105,48 @@ class LabelMap(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., data: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Detections(_message.Message):
-    __slots__ = ("detections", "classes")
+    __slots__ = ("detections", "classes", "gaze")
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    GAZE_FIELD_NUMBER: _ClassVar[int]
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     classes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+    gaze: Gaze
+    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., gaze: _Optional[_Union[Gaze, _Mapping]] = ...) -> None: ...
+
+class Gaze(_message.Message):
+    __slots__ = ("pan_rad", "tilt_rad")
+    PAN_RAD_FIELD_NUMBER: _ClassVar[int]
+    TILT_RAD_FIELD_NUMBER: _ClassVar[int]
+    pan_rad: float
+    tilt_rad: float
+    def __init__(self, pan_rad: _Optional[float] = ..., tilt_rad: _Optional[float] = ...) -> None: ...
+
+class SearchMap(_message.Message):
+    __slots__ = ("width", "height", "intensity", "cell_rad", "tracks", "trail")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    INTENSITY_FIELD_NUMBER: _ClassVar[int]
+    CELL_RAD_FIELD_NUMBER: _ClassVar[int]
+    TRACKS_FIELD_NUMBER: _ClassVar[int]
+    TRAIL_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    intensity: bytes
+    cell_rad: float
+    tracks: _containers.RepeatedCompositeFieldContainer[Track]
+    trail: _containers.RepeatedCompositeFieldContainer[Gaze]
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., intensity: _Optional[bytes] = ..., cell_rad: _Optional[float] = ..., tracks: _Optional[_Iterable[_Union[Track, _Mapping]]] = ..., trail: _Optional[_Iterable[_Union[Gaze, _Mapping]]] = ...) -> None: ...
+
+class Track(_message.Message):
+    __slots__ = ("gaze", "confidence", "age_s")
+    GAZE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    gaze: Gaze
+    confidence: float
+    age_s: float
+    def __init__(self, gaze: _Optional[_Union[Gaze, _Mapping]] = ..., confidence: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Detection(_message.Message):
     __slots__ = ("box", "score", "class_id", "variance")
