@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from edgeperc.clock import ReplayClock
+from edgeperc.clock import ReplayClock, SteppedClock, host_clock
 
 
 def test_as_fast_as_possible_never_waits() -> None:
@@ -44,3 +44,28 @@ def test_sensors_without_a_common_clock_do_not_wait_for_each_other() -> None:
     clock.wait_until(1_000_000)
     clock.wait_until(1_700_000_000 * 10**9 + 1_000_000)
     assert time.monotonic() - started_s < 1
+
+
+def test_now_is_what_the_anchor_says_however_long_the_host_has_run() -> None:
+    month_ns = 30 * 86_400 * 10**9
+    clock = ReplayClock(2.0, anchor=(month_ns, time.monotonic_ns() - 10**9))
+    assert 2 * 10**9 <= clock.now_ns() - month_ns < 60 * 10**9
+    before_ns, now_ns, after_ns = time.monotonic_ns(), host_clock().now_ns(), time.monotonic_ns()
+    assert before_ns <= now_ns <= after_ns + 10**6
+
+
+def test_now_is_where_a_wait_without_pacing_has_come_to() -> None:
+    clock = ReplayClock(None)
+    clock.wait_until(7)
+    assert clock.now_ns() == 7
+
+
+def test_a_stepped_clock_stands_still_between_waits_and_never_goes_back() -> None:
+    clock = SteppedClock(ReplayClock(None))
+    assert clock.wait_until(10)
+    time.sleep(0.001)
+    assert clock.now_ns() == 10
+    assert clock.wait_until(4)
+    assert clock.now_ns() == 10
+    clock.stop()
+    assert not clock.wait_until(20)
