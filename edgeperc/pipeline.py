@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
-from edgeperc.meter import Meter, MeterSnapshot
+from edgeperc.meter import Meter
 from edgeperc.packet import Events, Packet, Sensor
 from edgeperc.result import Model, ModelRef, Sink
-from edgeperc.validate import Counters, Validator
+from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.validate import Validator
 from edgeperc.window import Windows
 
 log = logging.getLogger("edgeperc")
@@ -102,30 +102,6 @@ class Pipeline:
                 yield from self.windows.push(packet)
         elif self.windows is None:
             yield packet
-
-
-@dataclass(kw_only=True)
-class SensorStatus:
-    """What a sensor has done so far."""
-
-    name: str
-    state: Literal["running", "lost", "ended", "failed"] = "running"
-    packets: int = 0
-    events: int = 0
-    frames: int = 0
-    error: str = ""
-    hint: str = ""
-    counters: Counters = field(default_factory=Counters)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineStatus:
-    """What a pipeline has done so far."""
-
-    name: str
-    model: ModelRef
-    meter: MeterSnapshot
-    error: str
 
 
 class Run:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from edgeperc.pipeline import PipelineStatus, Run, SensorStatus
+from edgeperc.pipeline import Run
+from edgeperc.status import PipelineStatus, SensorStatus
 
 _DROPS = {"wait": "dropped", "infer": "failed"}
 """Which stage loses packets, and under which name the meter counts them."""

@@ -1,0 +1,36 @@
+"""What the parts of a run have done so far, as tables, reports and health see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgeperc.meter import MeterSnapshot
+from edgeperc.result import ModelRef
+from edgeperc.validate import Counters
+
+
+@dataclass(kw_only=True)
+class SensorStatus:
+    """What a sensor or a mirror has done so far. packets: of a mirror, its moves."""
+
+    name: str
+    state: Literal["running", "lost", "ended", "failed"] = "running"
+    packets: int = 0
+    events: int = 0
+    frames: int = 0
+    error: str = ""
+    hint: str = ""
+    note: str = ""
+    counters: Counters = field(default_factory=Counters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineStatus:
+    """What a pipeline has done so far. note: what else a person should know of it."""
+
+    name: str
+    model: ModelRef
+    meter: MeterSnapshot
+    error: str
+    note: str = ""
