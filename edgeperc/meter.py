@@ -39,9 +39,13 @@ class MeterSnapshot:
 
 
 class Meter:
-    """Counts what one pipeline does. Written by its threads, read by anyone."""
+    """Counts what one pipeline does. Written by its threads, read by anyone.
 
-    def __init__(self) -> None:
+    stages: what `record` is given the times of; `finished` is for the usual ones.
+    """
+
+    def __init__(self, stages: tuple[str, ...] = STAGES) -> None:
+        self._stages = stages
         self._lock = threading.Lock()
         self._times_ns: deque[tuple[int, ...]] = deque(maxlen=_KEPT)
         self._finished_ns: deque[int] = deque(maxlen=_KEPT)
@@ -51,16 +55,21 @@ class Meter:
 
     def finished(self, timings: Timings, write_ns: int) -> None:
         """One result went out."""
-        row = (timings.wait_ns, timings.represent_ns, timings.infer_ns, write_ns, timings.total_ns)
+        self.record(
+            *(timings.wait_ns, timings.represent_ns, timings.infer_ns, write_ns, timings.total_ns)
+        )
+
+    def record(self, *times_ns: int) -> None:
+        """One result went out after so long in each stage."""
         with self._lock:
-            self._times_ns.append(row)
+            self._times_ns.append(times_ns)
             self._finished_ns.append(time.monotonic_ns())
             self._results += 1
 
-    def dropped(self) -> None:
+    def dropped(self, count: int = 1) -> None:
         """A newer packet took the place of one that nobody had looked at."""
         with self._lock:
-            self._dropped += 1
+            self._dropped += count
 
     def failed(self) -> None:
         """A model could not answer for a packet."""
@@ -70,10 +79,10 @@ class Meter:
     def snapshot(self) -> MeterSnapshot:
         """The figures now. rate_hz is over the last two seconds."""
         with self._lock:
-            times_ms = np.array(self._times_ns, dtype=np.float64).reshape(-1, len(STAGES)) * 1e-6
+            times_ms = np.array(self._times_ns, np.float64).reshape(-1, len(self._stages)) * 1e-6
             finished_ns = np.array(self._finished_ns, dtype=np.int64)
             counts = (self._results, self._dropped, self._failed)
-        return MeterSnapshot(*counts, _rate_hz(finished_ns), _rows(times_ms))
+        return MeterSnapshot(*counts, _rate_hz(finished_ns), _rows(times_ms, self._stages))
 
 
 def _rate_hz(finished_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
@@ -84,8 +93,10 @@ def _rate_hz(finished_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
     return float((recent.size - 1) / ((now_ns - recent[0]) * 1e-9))
 
 
-def _rows(times_ms: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> tuple[StageRow, ...]:
+def _rows(
+    times_ms: np.ndarray[tuple[int, int], np.dtype[np.float64]], stages: tuple[str, ...]
+) -> tuple[StageRow, ...]:
     if not times_ms.size:
         return ()
     p50, p99 = np.percentile(times_ms, [50, 99], axis=0)
-    return tuple(StageRow(stage, float(p50[i]), float(p99[i])) for i, stage in enumerate(STAGES))
+    return tuple(StageRow(stage, float(p50[i]), float(p99[i])) for i, stage in enumerate(stages))
