@@ -1,7 +1,8 @@
-"""THE loop: newest packet -> model -> result -> sinks.
+"""THE loop: newest packet -> model -> result -> sinks, and the edge that leads back to the mirror.
 
 One thread reads each sensor, one runs each pipeline; an Inbox hands packets from one to the other.
-Live, the inbox holds one packet and the newest wins; in a lossless run the reader waits.
+Live, the inbox holds one packet and the newest wins; in a lossless run the reader waits. What
+pipelines find is a hint to the search, which steers a mirror and looks through it by itself.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
 from edgeperc.meter import Meter
 from edgeperc.packet import Events, Packet, Sensor
-from edgeperc.result import Model, ModelRef, Sink
+from edgeperc.result import Model, ModelRef, Result, Sink
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows
@@ -85,7 +87,8 @@ class Inbox:
 class Pipeline:
     """A model, the sensor it looks at and how its packets are cut. Owned by one thread.
 
-    windows: None for a network that takes frames.
+    windows: None for a network that takes frames. period_ns: packets that begin sooner after the
+    last one that was answered are passed over.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Pipeline:
     model: Model
     ref: ModelRef
     windows: Windows | None
+    period_ns: int = 0
     meter: Meter = field(default_factory=Meter)
 
     def cut(self, packet: Packet) -> Iterator[Packet]:
@@ -102,6 +106,36 @@ class Pipeline:
                 yield from self.windows.push(packet)
         elif self.windows is None:
             yield packet
+
+
+class Search(Protocol):
+    """A search that steers a mirror, with camera, detector and thread or process of its own.
+
+    hints: the pipelines whose results it wants.
+    """
+
+    hints: frozenset[str]
+
+    def run(self, emit: Callable[[Result], None]) -> None:
+        """Search until its camera ends or `stop`; emit takes its results."""
+
+    def hint(self, pipeline: str, result: Result) -> None:
+        """Take a result; a lossless search may wait until it has come that far itself."""
+
+    def passed(self, pipeline: str, end_ns: int) -> None:
+        """A pipeline has nothing more to say about the time up to `end_ns`."""
+
+    def ended(self, pipeline: str) -> None:
+        """A pipeline will say nothing more."""
+
+    def stop(self) -> None:
+        """End `run` soon; may be called twice and from any thread."""
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """Its camera's and mirror's status."""
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """Its own figures, as those of a pipeline."""
 
 
 class Run:
@@ -120,6 +154,7 @@ class Run:
         clock: Clock,
         validator: Callable[[], Validator],
         lossless: bool,
+        search: Search | None = None,
     ) -> None:
         self._open = dict(sensors)
         self._pipelines = tuple(pipelines)
@@ -127,6 +162,7 @@ class Run:
         self._clock = clock
         self._validator = validator
         self._lossless = lossless
+        self._search = search
         self._inboxes = {p.name: Inbox(p.meter, lossless=lossless) for p in pipelines}
         self._status = {name: SensorStatus(name=name) for name in sensors}
         self._sensors: dict[str, Sensor] = {}
@@ -141,6 +177,8 @@ class Run:
             self._spawn(f"pipeline {pipeline.name}", partial(self._process, pipeline))
         for name in self._open:
             self._spawn(f"sensor {name}", partial(self._read, name))
+        if self._search:
+            self._spawn("search", self._run_search)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
@@ -151,23 +189,19 @@ class Run:
 
     def stop(self) -> None:
         """End every thread and close the sinks; at most about two seconds."""
-        self._stopping.set()
-        self._clock.stop()
-        for inbox in self._inboxes.values():
-            inbox.abort()
-        for sensor in list(self._sensors.values()):
-            sensor.close()
+        self._halt()
         self._join(_STOP_S)
         for sink in list(self._sinks):
             self._close(sink)
 
     def sensors(self) -> tuple[SensorStatus, ...]:
         """A copy of each sensor's status."""
-        return tuple(replace(status) for status in self._status.values())
+        steered = self._search.sensors() if self._search else ()
+        return (*(replace(status) for status in self._status.values()), *steered)
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """Each pipeline's figures now."""
-        return tuple(
+        own = (
             PipelineStatus(
                 name=p.name,
                 model=p.ref,
@@ -176,6 +210,7 @@ class Run:
             )
             for p in self._pipelines
         )
+        return (*own, *(self._search.pipelines() if self._search else ()))
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -185,13 +220,14 @@ class Run:
     @property
     def errors(self) -> tuple[str, ...]:
         """What went wrong so far, one sentence each."""
-        lost = [status.error for status in self._status.values() if status.error]
-        return (*lost, *self._errors.values())
+        lost = [status.error for status in self.sensors() if status.error]
+        searching = [p.error for p in self._search.pipelines() if p.error] if self._search else []
+        return (*lost, *self._errors.values(), *searching)
 
     @property
     def hints(self) -> tuple[str, ...]:
         """What may mend it, where a sensor knows."""
-        return tuple(status.hint for status in self._status.values() if status.hint)
+        return tuple(status.hint for status in self.sensors() if status.hint)
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -199,16 +235,28 @@ class Run:
                 work()
             except BaseException as bug:  # handed to whoever waits, with its traceback
                 self._bug = self._bug or bug
-                self._stopping.set()
-                self._clock.stop()
-                for inbox in self._inboxes.values():
-                    inbox.abort()
-                for sensor in list(self._sensors.values()):
-                    sensor.close()
+                self._halt()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _halt(self) -> None:
+        """Tell every thread to end."""
+        self._stopping.set()
+        self._clock.stop()
+        if self._search:
+            self._search.stop()
+        for inbox in self._inboxes.values():
+            inbox.abort()
+        for sensor in list(self._sensors.values()):
+            sensor.close()
+
+    def _run_search(self) -> None:
+        """Search to the end. Where the search ends by itself, all does."""
+        assert self._search
+        self._search.run(self._deliver)
+        self._halt()
 
     def _join(self, timeout_s: float | None) -> None:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -279,25 +327,47 @@ class Run:
 
     def _process(self, pipeline: Pipeline) -> None:
         """Answer for one packet after the other until the inbox ends."""
+        search = self._search if self._search and pipeline.name in self._search.hints else None
+        last_ns: int | None = None
         for packet, arrived_ns in self._inboxes[pipeline.name]:
-            started_ns = time.perf_counter_ns()
+            start_ns = packet.stamp.start_ns
+            if last_ns is not None and 0 <= start_ns - last_ns < pipeline.period_ns:
+                result = None
+            else:
+                last_ns = start_ns
+                result = self._answer(pipeline, packet, arrived_ns)
+            if search and result:
+                search.hint(pipeline.name, result)
+            elif search:
+                search.passed(pipeline.name, packet.stamp.end_ns)
+        if search:
+            search.ended(pipeline.name)
+
+    def _answer(self, pipeline: Pipeline, packet: Packet, arrived_ns: int) -> Result | None:
+        """Run the model and hand its result to the sinks; None if it could not answer."""
+        started_ns = time.perf_counter_ns()
+        try:
+            result = pipeline.model(packet)
+        except EdgepercError as error:
+            pipeline.meter.failed()
+            self._note(f"pipeline {pipeline.name}", error)
+            return None
+        done_ns = time.perf_counter_ns()
+        timings = replace(
+            result.timings, wait_ns=started_ns - arrived_ns, total_ns=done_ns - arrived_ns
+        )
+        result = replace(result, timings=timings)
+        self._deliver(result)
+        pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
+        return result
+
+    def _deliver(self, result: Result) -> None:
+        """Hand a result to every sink."""
+        for sink in list(self._sinks):
             try:
-                result = pipeline.model(packet)
-            except EdgepercError as error:
-                pipeline.meter.failed()
-                self._note(f"pipeline {pipeline.name}", error)
-                continue
-            done_ns = time.perf_counter_ns()
-            timings = replace(
-                result.timings, wait_ns=started_ns - arrived_ns, total_ns=done_ns - arrived_ns
-            )
-            result = replace(result, timings=timings)
-            for sink in list(self._sinks):
-                try:
-                    sink.write(result)
-                except (EdgepercError, OSError) as error:
-                    self._leave_out(sink, error)
-            pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
+                sink.write(result)
+            except (EdgepercError, OSError) as error:
+                self._leave_out(sink, error)
 
     def _leave_out(self, sink: Sink, error: Exception) -> None:
         """Go on without a sink that failed."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import pytest
 from edgeperc import DataError, DeviceError, Events, Frame, LabelMap, ModelError, ModelRef, Stamp
 from edgeperc.clock import ReplayClock
 from edgeperc.packet import Packet
-from edgeperc.pipeline import Pipeline, Run
+from edgeperc.pipeline import Pipeline, Run, Search
 from edgeperc.result import Result
+from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import TimeWindows
 
@@ -83,7 +84,11 @@ def pipeline(model: Callable[[Packet], LabelMap] = label, *, frames: bool = Fals
 
 
 def make_run(
-    sensor: Callable[[], Script], *pipelines: Pipeline, lossless: bool, sink: Kept | None = None
+    sensor: Callable[[], Script],
+    *pipelines: Pipeline,
+    lossless: bool,
+    sink: Kept | None = None,
+    search: Search | None = None,
 ) -> Run:
     return Run(
         sensors={"dvs": sensor},
@@ -92,6 +97,7 @@ def make_run(
         clock=ReplayClock(None),
         validator=lambda: Validator(policy="raise", max_gap_us=1_000_000),
         lossless=lossless,
+        search=search,
     )
 
 
@@ -286,3 +292,71 @@ def test_results_carry_the_stage_times_and_the_packets_stamp() -> None:
     (result,) = kept.results
     assert result.stamp == Stamp(source="dvs", seq=0, start_ns=0, end_ns=10_000)
     assert result.timings.total_ns >= result.timings.wait_ns > 0
+
+
+def test_a_slow_pipeline_passes_over_what_comes_within_its_period() -> None:
+    kept = Kept()
+    script = Script([frame(1000 * k) for k in range(10)])
+    slow = replace(pipeline(frames=True), period_ns=3_000_000)
+    run = make_run(lambda: script, slow, lossless=True, sink=kept)
+    finish(run)
+    assert [result.stamp.end_ns for result in kept.results] == [0, 3_000_000, 6_000_000, 9_000_000]
+
+
+@dataclass
+class Seeker:
+    """A search that ends when its pipeline has said all, and keeps what it was told."""
+
+    hints: frozenset[str] = frozenset({"p"})
+    told: list[tuple[str, int]] = field(default_factory=list)
+    finished: threading.Event = field(default_factory=threading.Event)
+    stopped: int = 0
+
+    def run(self, emit: Callable[[Result], None]) -> None:
+        self.finished.wait(10)
+        emit(label(frame(77)))
+
+    def hint(self, pipeline: str, result: Result) -> None:
+        self.told.append(("hint", result.stamp.end_ns))
+
+    def passed(self, pipeline: str, end_ns: int) -> None:
+        self.told.append(("passed", end_ns))
+
+    def ended(self, pipeline: str) -> None:
+        self.finished.set()
+
+    def stop(self) -> None:
+        self.stopped += 1
+        self.finished.set()
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        return (SensorStatus(name="mirror", state="lost", error="unplugged", hint="plug it in"),)
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        return ()
+
+
+def test_a_search_is_told_everything_and_its_results_go_to_the_sinks() -> None:
+    kept, seeker = Kept(), Seeker()
+    script = Script([frame(1000 * k) for k in range(4)])
+    slow = replace(pipeline(frames=True), period_ns=2_000_000)
+    run = make_run(lambda: script, slow, lossless=True, sink=kept, search=seeker)
+    finish(run)
+    told = [("hint", 0), ("passed", 1_000_000), ("hint", 2_000_000), ("passed", 3_000_000)]
+    assert seeker.told == told
+    assert kept.results[-1].stamp.end_ns == 77_000
+    assert run.errors == ("unplugged",)
+    assert run.hints == ("plug it in",)
+    assert [status.name for status in run.sensors()] == ["dvs", "mirror"]
+
+
+def test_when_the_search_ends_everything_ends() -> None:
+    endless = Script([frame(1000 * k) for k in range(100_000)], pause_s=0.001)
+    seeker = Seeker()
+    run = make_run(lambda: endless, pipeline(frames=True), lossless=False, search=seeker)
+    run.start()
+    assert not run.wait(0.05)
+    seeker.finished.set()
+    assert run.wait(5)
+    run.stop()
+    assert endless.closed
