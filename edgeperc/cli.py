@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from edgeperc import __version__
 from edgeperc.errors import ConfigError, EdgepercError
+
+if TYPE_CHECKING:
+    from edgeperc.places import ModelFolder
 
 app = typer.Typer(
     help="Edge perception for vision, segmentation and event cameras.",
@@ -242,23 +245,36 @@ def models_show(
 @models.command("import")
 def models_import(
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model whose card describes the checkpoint.")
+        str, typer.Argument(metavar="MODEL", help="Model whose card describes the file.")
     ],
-    checkpoint: Annotated[Path, typer.Option(help="Weights in the official layout, a .pth file.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights in the official layout, a .pth file.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The network itself, as the card names it by sha256.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
 ) -> None:
-    """Convert official training weights into a folded, pruned network that the daemon runs."""
+    """Take in a model's file: a network as it is, or weights to be folded, pruned and exported."""
     from edgeperc import places
+    from edgeperc.fetch import bring
 
-    export = _offline("export")
-    card = places.find_card(name).card
-    folder = out or places.data_home() / "models" / card.name
-    report = export.import_checkpoint(card, checkpoint, folder)
-    Console().print(report.summary())
-    Console().print(
-        escape(f"written to {folder}\nuse it: edgeperc replay RECORDING --model {card.name}"),
-        soft_wrap=True,
-    )
+    model = places.find_card(name)
+    folder = out or places.data_home() / "models" / model.card.name
+    if (checkpoint is None) == (file is None):
+        raise ConfigError(
+            "needs --file or --checkpoint, one of them",
+            hint=f"'{model.card.name}' takes --{'checkpoint' if model.card.checkpoint else 'file'}",
+        )
+    if file is not None:
+        brought = bring(model.card, file, folder)
+        _complete_folder(model, folder, there={brought})
+        use = "use it as `model` of a pipeline"
+    elif checkpoint is not None:
+        report = _offline("export").import_checkpoint(model.card, checkpoint, folder)
+        Console().print(report.summary())
+        use = f"use it: edgeperc replay RECORDING --model {model.card.name}"
+    Console().print(escape(f"written to {folder}\n{use}"), soft_wrap=True)
 
 
 @models.command("pull")
@@ -266,21 +282,26 @@ def models_pull(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="Model whose card names URLs.")],
 ) -> None:
     """Download a model's files by URL, resume, and check their sha256."""
-    import shutil
-
     from edgeperc import places
     from edgeperc.fetch import pull
 
     model = places.find_card(name)
     folder = places.data_home() / "models" / model.card.name
     pull(model.card, folder)
-    if folder != model.folder:
-        local = [entry.path for entry in model.card.files if not entry.url]
-        for path in (*local, "model.toml"):  # the card last: with it the model is there
-            if (model.folder / path).is_file():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(model.folder / path, folder / path)
+    _complete_folder(model, folder, there={folder / e.path for e in model.card.files if e.url})
     Console().print(escape(f"written to {folder}"))
+
+
+def _complete_folder(model: ModelFolder, folder: Path, *, there: set[Path]) -> None:
+    """Copy to the new files those that lie with the card, and the card: then the model is there."""
+    import shutil
+
+    if folder.resolve() == model.folder.resolve():
+        return
+    for path in (*(entry.path for entry in model.card.files), "model.toml"):
+        if folder / path not in there and (model.folder / path).is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.folder / path, folder / path)
 
 
 @app.command()

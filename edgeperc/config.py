@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 T = TypeVar("T")
@@ -47,8 +48,10 @@ class FileEntry(Strict, frozen=True, kw_only=True):
 class Input(Strict, frozen=True, kw_only=True):
     """[input]: what the network eats.
 
-    represent: name of a packet-to-tensor recipe in `edgeperc.represent`. width_px, height_px: the
-    sensor that the network was trained for. Exactly one of window_us and window_events for events.
+    For events, represent is the name of a packet-to-tensor recipe in `edgeperc.represent`;
+    width_px, height_px: the sensor that the network was trained for; exactly one of window_us and
+    window_events. For frames, represent says how a picture comes to the network's size of width_px
+    x height_px (`edgeperc.picture`), and then (pixel - mean) / std of each channel, pixels 0..255.
     """
 
     kind: Literal["events", "frame"]
@@ -58,6 +61,29 @@ class Input(Strict, frozen=True, kw_only=True):
     bins: Positive = 5
     window_us: Positive | None = None
     window_events: Positive | None = None
+    channels: Literal["grey", "rgb", "bgr"] = "rgb"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (255.0,)
+
+
+class DetectOptions(Strict, frozen=True, kw_only=True):
+    """`detect` of a pipeline: which boxes count, where the model's card is not to decide.
+
+    score: weaker boxes are left out. iou: boxes of a class that overlap more are one. tile_px:
+    sides of the square tiles that are looked at one by one, of each size in turn (none: the whole
+    picture at once); neighbours share `overlap` of their side.
+    """
+
+    score: Share | None = None
+    iou: Share | None = None
+    tile_px: tuple[Positive, ...] | None = None
+    overlap: Annotated[float, msgspec.Meta(ge=0, le=0.8)] | None = None
+
+
+class DetectTable(DetectOptions, frozen=True, kw_only=True):
+    """[detect] of a card. decode: name of a decoder in `edgeperc.detection.decode`."""
+
+    decode: str
 
 
 class Checkpoint(Strict, frozen=True, kw_only=True):
@@ -76,6 +102,8 @@ class Accuracy(Strict, frozen=True, kw_only=True):
     dataset: str
     status: Literal["published", "recorded in checkpoint", "measured here", "not measured"]
     miou_percent: float | None = None
+    ap50_percent: float | None = None
+    recall_percent: float | None = None
     command: str = ""
     note: str = ""
 
@@ -90,6 +118,7 @@ class ModelCard(Strict, frozen=True, kw_only=True):
     source: str
     classes: tuple[str, ...]
     input: Input
+    detect: DetectTable | None = None
     files: tuple[FileEntry, ...] = ()
     checkpoint: Checkpoint | None = None
     accuracy: tuple[Accuracy, ...] = ()
@@ -102,7 +131,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     window_us / window_events replace the card's own window. rate_hz: at most so many packets a
     second are answered, the others are passed over; for the pipeline of a steered camera it is the
     rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
-    onnxruntime.
+    onnxruntime. detect: which boxes count, instead of what the card says.
     """
 
     name: str
@@ -113,6 +142,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     rate_hz: Rate | None = None
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
+    detect: DetectOptions = DetectOptions()
 
 
 class ValidateTable(Strict, frozen=True, kw_only=True):

@@ -1,4 +1,7 @@
-"""Model files by URL: resumed where they broke off, checked by sha256, in place all at once."""
+"""Model files by URL or from a disk: checked by sha256, in place all at once.
+
+A download goes on where it broke off.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,46 @@ def pull(card: ModelCard, folder: Path) -> None:
     if not entries:
         raise ModelError(f"model '{card.name}' names no URL to pull from")
     for entry in entries:
-        target = folder / entry.path
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise ModelError(f"model '{card.name}': path '{entry.path}' leads out of its folder")
+        target = _inside(folder, entry.path, card)
         fetch(entry.url, target, sha256=entry.sha256, bytes=entry.bytes)
+
+
+def bring(card: ModelCard, source: Path, folder: Path) -> Path:
+    """Copy `source`, a file that `card` names by sha256, into `folder`; returns where it is now.
+
+    Raises ModelError if it is none of the card's files, or cannot be read or written.
+    """
+    known = [entry for entry in card.files if entry.sha256]
+    if not known:
+        raise ModelError(f"model '{card.name}' names no file by sha256")
+    try:
+        found = sha256_of(source)
+        entry = next((entry for entry in known if entry.sha256 == found), None)
+        if entry is None:
+            wanted = ", ".join(f"{entry.path} with {entry.sha256}" for entry in known)
+            raise ModelError(
+                f"{source} is not a file of model '{card.name}': its sha256 is {found}",
+                hint=f"the card names {wanted}",
+            )
+        target = _inside(folder, entry.path, card)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(source, part)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        where = error.filename or source
+        raise ModelError(f"cannot copy {where}: {error.strerror or error}") from error
+    return target
+
+
+def _inside(folder: Path, path: str, card: ModelCard) -> Path:
+    target = folder / path
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f"model '{card.name}': path '{path}' leads out of its folder")
+    return target
 
 
 def fetch(url: str, target: Path, *, sha256: str, bytes: int = 0) -> None:

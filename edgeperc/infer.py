@@ -47,9 +47,16 @@ class Session:
                 f"the network takes {len(self.input_shapes)} inputs, not {len(inputs)}"
             )
         for (name, shape), given in zip(self.input_shapes.items(), inputs, strict=True):
-            if given.shape != shape:
+            if not _fits(given.shape, shape):
                 raise ModelError(f"input '{name}' is {given.shape}, the network takes {shape}")
         outputs: list[NDArray[np.float32]] = self._session.run(
             None, dict(zip(self.input_shapes, inputs, strict=True))
         )
         return outputs
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+    """Whether an array has a network's shape, in which a name or None stands for any length."""
+    return len(given) == len(wanted) and all(
+        length == n or not isinstance(n, int) for length, n in zip(given, wanted, strict=True)
+    )

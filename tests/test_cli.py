@@ -57,6 +57,7 @@ def test_every_verb_has_help(
         (["replay", "gone.aedat4", "--model", "sltnet-twin"], "gone.aedat4: no such file"),
         (["replay", ".", "--speed", "fast", "--model", "x"], "--speed fast"),
         (["replay", "."], "either a model or an app"),
+        (["models", "import", "fastestdet"], "needs --file or --checkpoint, one of them"),
         (["models", "show", "sltnet-tvin"], "did you mean 'sltnet-twin'?"),
         (["replay"], "RECORDING"),
         (["sreve"], "sreve"),

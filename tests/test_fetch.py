@@ -22,7 +22,7 @@ import pytest
 from edgeperc import fetch as fetch_module
 from edgeperc.config import FileEntry, Input, ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.fetch import fetch, pull
+from edgeperc.fetch import bring, fetch, pull
 
 CONTENT = os.urandom(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -452,3 +452,59 @@ def test_pull_without_a_url_is_said(tmp_path: Path) -> None:
 def test_pull_stays_in_its_folder(tmp_path: Path, path: str) -> None:
     with pytest.raises(ModelError, match="leads out of its folder"):
         pull(card(FileEntry(path=path, url="http://127.0.0.1:9/", sha256=SHA256)), tmp_path)
+
+
+def brought_card(sha256: str, *, path: str = "net.onnx") -> ModelCard:
+    return ModelCard(
+        name="net",
+        task="detection",
+        summary="",
+        licence="",
+        source="",
+        classes=("a",),
+        input=Input(kind="frame", represent="stretch", width_px=8, height_px=8),
+        files=(FileEntry(path=path, sha256=sha256),),
+    )
+
+
+def test_a_file_is_brought_by_what_it_holds(tmp_path: Path) -> None:
+    mine = tmp_path / "whatever.bin"
+    mine.write_bytes(b"a network")
+    folder = tmp_path / "home" / "net"
+    card = brought_card(hashlib.sha256(b"a network").hexdigest())
+    assert bring(card, mine, folder) == folder / "net.onnx"
+    assert (folder / "net.onnx").read_bytes() == b"a network"
+    assert [path.name for path in folder.iterdir()] == ["net.onnx"]
+
+
+def test_another_file_is_not_brought(tmp_path: Path) -> None:
+    mine = tmp_path / "net.onnx"
+    mine.write_bytes(b"another network")
+    folder = tmp_path / "home"
+    with pytest.raises(ModelError, match="is not a file of model 'net': its sha256 is") as caught:
+        bring(brought_card("0" * 64), mine, folder)
+    assert f"net.onnx with {'0' * 64}" in caught.value.hint
+    assert not folder.exists()
+    with pytest.raises(ModelError, match="nowhere: No such file"):
+        bring(brought_card("0" * 64), tmp_path / "nowhere", folder)
+    with pytest.raises(ModelError, match="names no file by sha256"):
+        bring(brought_card(""), mine, folder)
+    known = hashlib.sha256(b"another network").hexdigest()
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        bring(brought_card(known, path="../net.onnx"), mine, folder)
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "net.onnx"
+    mine.write_bytes(b"a network")
+
+    def half(_source: Path, target: Path) -> None:
+        target.write_bytes(b"a net")
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr("edgeperc.fetch.shutil.copyfile", half)
+    with pytest.raises(ModelError, match="No space left"):
+        bring(brought_card(hashlib.sha256(b"a network").hexdigest()), mine, tmp_path / "home")
+    assert not list((tmp_path / "home").iterdir())

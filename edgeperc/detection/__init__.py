@@ -1,0 +1,1 @@
+"""From a detector's output to boxes: decoders, suppression, tiles and their merging."""
