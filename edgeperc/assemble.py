@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgeperc import places, plugin
 from edgeperc.clock import ReplayClock
 from edgeperc.config import App, Input, PipelineTable, Rig
+from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
 from edgeperc.packet import Sensor
 from edgeperc.pipeline import Pipeline, Run
@@ -96,14 +99,20 @@ def _check_names(plan: Plan) -> None:
 def _pipeline(table: PipelineTable, *, where: str) -> Pipeline:
     with blame(f"{where} model"):
         model = places.find_model(table.model)
-        segmenter = Segmenter(model, engine=table.engine, threads=table.threads)
+        answer = _open_model(model, table)
     return Pipeline(
         name=table.name,
         input=table.input,
-        model=segmenter,
-        ref=segmenter.ref,
+        model=answer,
+        ref=answer.ref,
         windows=_windows(table, model.card.input, where),
     )
+
+
+def _open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | Detector:
+    if model.card.task == "detection":
+        return Detector(model, threads=table.threads, **msgspec.structs.asdict(table.detect))
+    return Segmenter(model, engine=table.engine, threads=table.threads)
 
 
 def _windows(table: PipelineTable, expected: Input, where: str) -> Windows | None:
