@@ -1,0 +1,32 @@
+"""From a pixel of the wide picture to the gaze of the search camera, and back."""
+
+from edgeperc.calibration.file import (
+    Calibration,
+    RigIdentity,
+    calibration_of,
+    identify,
+    load,
+    save,
+    uncalibrated,
+)
+from edgeperc.calibration.fit import Errors, Fit, View, fit
+from edgeperc.calibration.points import Points, read_points, write_points
+from edgeperc.calibration.refine import Refiner
+
+__all__ = [
+    "Calibration",
+    "Errors",
+    "Fit",
+    "Points",
+    "Refiner",
+    "RigIdentity",
+    "View",
+    "calibration_of",
+    "fit",
+    "identify",
+    "load",
+    "read_points",
+    "save",
+    "uncalibrated",
+    "write_points",
+]
