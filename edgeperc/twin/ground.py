@@ -33,14 +33,14 @@ def _painted_up_to(position: float, period: float, mark: float) -> float:
 
 
 @kernel(fastmath=True)
-def _marks(position: float, width: float, period: float, mark: float) -> float:
+def marks(position: float, width: float, period: float, mark: float) -> float:
     """Share of paint in `width` around a position on a line with a `mark` in every `period`."""
     stop = _painted_up_to(position + width / 2, period, mark)
     return (stop - _painted_up_to(position - width / 2, period, mark)) / width
 
 
 @kernel(fastmath=True)
-def _noise_at(noise: NDArray[np.float32], level: int, x: float, z: float) -> float:
+def noise_at(noise: NDArray[np.float32], level: int, x: float, z: float) -> float:
     """Noise at a point in units of its texels, linear in x only: z is blurred by the view."""
     mask = noise.shape[1] - 1
     column, row = math.floor(x), math.floor(z) & mask
@@ -55,12 +55,12 @@ def _road(x: float, z: float, fx: float, fz: float, road: float, zebra: bool) ->
     paint = overlap(abs(x) - fx / 2, abs(x) + fx / 2, lane - 0.06, lane + 0.06)
     centre = overlap(x - fx / 2, x + fx / 2, -0.08, 0.08)
     if centre > 0:
-        paint += centre * _marks(z, fz, 12.0, 5.0)
+        paint += centre * marks(z, fz, 12.0, 5.0)
     from_block = z - math.floor(z / BLOCK_M) * BLOCK_M
     if zebra and from_block < 6.0:
         across = overlap(from_block - fz / 2, from_block + fz / 2, 1.0, 4.5)
         stop_line = overlap(from_block - fz / 2, from_block + fz / 2, 0.0, 0.35) * (x > 0)
-        paint = max(paint * (1 - across), across * _marks(x, fx, 1.0, 0.5), stop_line)
+        paint = max(paint * (1 - across), across * marks(x, fx, 1.0, 0.5), stop_line)
     return paint
 
 
@@ -75,7 +75,7 @@ def _surface(
     if band == 1:
         return 0.42
     if band == 2:
-        joints = _marks(z, fz, 1.2, 0.05) + _marks(x, fx, 1.2, 0.05)
+        joints = marks(z, fz, 1.2, 0.05) + marks(x, fx, 1.2, 0.05)
         return 0.3 * (1 + 0.04 * grain) * (1 - 0.45 * min(joints, 1.0))
     return 0.13 * max(0.3, 1 + 0.4 * grain)
 
@@ -141,7 +141,7 @@ def paint_ground(
             x, z = camera_x + depth * ray_x, camera_z + depth * ray_z
             fx, fz = depth / focal, depth * depth / (focal * camera_y)
             block = min(max(math.floor(z / BLOCK_M) - first_block, 0), len(zebra) - 1)
-            grain = _noise_at(noise, levels[row], x * 32, z * 32)
+            grain = noise_at(noise, levels[row], x * 32, z * 32)
             band = _band(abs(x) - fx / 2, x > 0, road, facade, cover[block])
             light = _surface(band, x, z, fx, fz, road, zebra[block], grain)
             outer = _band(abs(x) + fx / 2, x > 0, road, facade, cover[block])

@@ -14,7 +14,7 @@ from edgeperc.twin.textures import LEVELS
 
 
 @kernel(fastmath=True)
-def _cut(
+def cut_column(
     profile: NDArray[np.float32],
     texels: NDArray[np.float32],
     offset: int,
@@ -35,7 +35,7 @@ def _cut(
 
 
 @kernel(fastmath=True)
-def _blend(
+def blend_column(
     fine: NDArray[np.float32], coarse: NDArray[np.float32], height: int, share: float
 ) -> None:
     """Mix `share` of the next coarser level into a profile of `height` texels."""
@@ -144,11 +144,11 @@ def paint_quads(
             level = min(int(exact), LEVELS - 2)
             u = quad.u0 + s * (quad.u1 - quad.u0)
             offset, texels_across, size = table[quad.texture, level]
-            _cut(fine, texels, offset, texels_across, size, u)
+            cut_column(fine, texels, offset, texels_across, size, u)
             if exact > level:
                 offset, texels_across, half = table[quad.texture, level + 1]
-                _cut(coarse, texels, offset, texels_across, half, u)
-                _blend(fine, coarse, size, min(exact - level, 1.0))
+                cut_column(coarse, texels, offset, texels_across, half, u)
+                blend_column(fine, coarse, size, min(exact - level, 1.0))
             clear = math.exp(-depth / haze_m)
             seen = overlap(column - 0.5, column + 0.5, left, right)
             _paint_column(
