@@ -1,0 +1,1 @@
+"""Galvano mirrors: three that are spoken to over a serial port, and the twin's own."""

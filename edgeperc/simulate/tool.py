@@ -1,0 +1,82 @@
+"""`edgeperc simulate mirror`: a simulated mirror in a process of its own, and what it hears."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from threading import Event
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from edgeperc.simulate.devices import Kind
+from edgeperc.simulate.faults import parse
+from edgeperc.simulate.mirror import MirrorSimulator
+
+REDRAW_S = 0.1
+RATE_OVER_S = 2.0
+
+
+def simulate_mirror(
+    kind: Kind,
+    *,
+    faults: Sequence[str],
+    duration_s: float | None,
+    stopping: Event,
+    **options: Any,
+) -> None:
+    """Print the port on a line of its own and play the mirror until `stopping` or duration_s.
+
+    A live line on a terminal at stderr, one line at the end where it is none. faults: in the words
+    of `edgeperc.simulate.faults`. options: see `MirrorSimulator`. Raises ConfigError.
+    """
+    wanted = [parse(fault) for fault in faults]
+    with MirrorSimulator(kind, **options) as simulator:
+        for fault in wanted:
+            simulator.inject(fault)
+        print(options.get("link") or simulator.port, flush=True)
+        _show(simulator, duration_s, stopping)
+
+
+def _show(simulator: MirrorSimulator, duration_s: float | None, stopping: Event) -> None:
+    console = Console(stderr=True, highlight=False)
+    rate = _Rate()
+    end_s = math.inf if duration_s is None else time.monotonic() + duration_s
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while time.monotonic() < end_s and not stopping.wait(REDRAW_S):
+            if console.is_terminal:
+                live.update(Text(_line(simulator, rate), no_wrap=True), refresh=True)
+    print(_line(simulator, rate), file=sys.stderr)
+
+
+class _Rate:
+    """Commands a second, over the last `RATE_OVER_S`."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def of(self, count: int) -> float:
+        now_s = time.monotonic()
+        self._counts.append((now_s, count))
+        while now_s - self._counts[0][0] > RATE_OVER_S:
+            self._counts.popleft()
+        first_s, first = self._counts[0]
+        return (count - first) / max(now_s - first_s, REDRAW_S)
+
+
+def _line(simulator: MirrorSimulator, rate: _Rate) -> str:
+    at = simulator.position()
+    last = simulator.received[-1].command if simulator.received else b""
+    return "  ".join(
+        [
+            f"{simulator.kind} on {simulator.port if simulator.plugged else '(unplugged)'}",
+            f"{simulator.count} commands, {rate.of(simulator.count):.0f}/s",
+            f"x {math.degrees(at.pan_rad):+.2f}° y {math.degrees(at.tilt_rad):+.2f}°",
+            f"last: {simulator.device.shown(last) if last else '-'}",
+        ]
+    )
