@@ -24,6 +24,7 @@ else:
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+Angle = Annotated[float, msgspec.Meta(gt=0, lt=180)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 T = TypeVar("T")
 
@@ -158,8 +159,9 @@ class SearchTable(Strict, frozen=True, kw_only=True):
     gaze: the pipeline whose camera looks through the mirror. hints: pipelines of other cameras;
     their boxes and label maps say where it is worth looking. scheduler: see
     `edgeperc.search.schedulers`; options are its constructor's. prior: class of a label map -> how
-    probable a target there is; classes that are not named count as 0. fov_deg: width of the search
-    camera's picture. hint_delay_ms: in replay, how long after its exposure a hint arrives.
+    probable a target there is; classes that are not named count as 0. priority: of the loop's
+    process, by SCHED_FIFO where that is permitted; 0 leaves it as it is. hint_delay_ms: in replay,
+    how long after its exposure a hint arrives.
     """
 
     gaze: str
@@ -167,7 +169,6 @@ class SearchTable(Strict, frozen=True, kw_only=True):
     scheduler: str = "bayes"
     options: dict[str, Any] = {}
     prior: dict[str, NotNegative] = {}
-    fov_deg: Annotated[float, msgspec.Meta(gt=0, lt=180)] = 2.81
     priority: Annotated[int, msgspec.Meta(ge=0, le=98)] = 20
     hint_delay_ms: NotNegative = 50.0
 
@@ -186,6 +187,22 @@ class App(Strict, frozen=True, kw_only=True):
     validate: ValidateTable = ValidateTable()
 
 
+class FieldTable(Strict, frozen=True, kw_only=True):
+    """[field]: what the cameras of a search rig see.
+
+    wide, search: the sensors that see the whole field, and a part of it through the mirror.
+    wide_deg, search_deg: angles that the widths of their pictures span. width_deg, height_deg: the
+    field that is searched, in angles of gaze around the mirror's centre.
+    """
+
+    wide: str = "wide"
+    search: str = "search"
+    wide_deg: Angle = 60.0
+    search_deg: Angle = 2.81
+    width_deg: Angle = 60.0
+    height_deg: Angle = 30.0
+
+
 class Rig(Strict, frozen=True, kw_only=True):
     """devices/<name>.toml: what is bolted together.
 
@@ -195,6 +212,7 @@ class Rig(Strict, frozen=True, kw_only=True):
 
     sensors: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
     mirror: dict[str, Any] | None = None
+    field: FieldTable = FieldTable()
     calibration: str = ""
     summary: str = ""
 
