@@ -16,6 +16,7 @@ from rich.table import Table
 
 from edgeperc import __version__
 from edgeperc.errors import ConfigError, EdgepercError
+from edgeperc.simulate.faults import GRAMMAR
 
 if TYPE_CHECKING:
     from edgeperc.places import ModelFolder
@@ -29,6 +30,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="List, show, import and download models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+simulate = typer.Typer(help="Play a device that is not there.", no_args_is_help=True)
+app.add_typer(simulate, name="simulate")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to use.")]
@@ -392,6 +395,51 @@ def bench(
     from edgeperc.bench import run
 
     run(suite, json_file, recording=recording)
+
+
+@simulate.callback()
+def simulate_root() -> None:
+    """Play a device that is not there, for a driver to talk to."""
+
+
+@simulate.command("mirror")
+def simulate_mirror(
+    kind: Annotated[
+        Literal["optotune", "sigma", "mirrorcle"], typer.Option(help="Which protocol it speaks.")
+    ] = "optotune",
+    link: Annotated[
+        Path | None, typer.Option(help="Keep a symbolic link to the port here, for a rig file.")
+    ] = None,
+    fault: Annotated[list[str] | None, typer.Option(help=f"May be repeated. {GRAMMAR}")] = None,
+    wire_time: Annotated[bool, typer.Option(help="Be as slow as a wire, 10 bits a byte.")] = True,
+    reach_deg: Annotated[
+        float | None, typer.Option(min=0.1, max=80.0, help="Largest optical angle of an axis.")
+    ] = None,
+    natural_hz: Annotated[
+        float | None, typer.Option(min=1.0, help="How fast it swings; 350, sigma 900.")
+    ] = None,
+    slew_deg_per_s: Annotated[float | None, typer.Option(min=1.0, help="Fastest it turns.")] = None,
+    noise_deg: Annotated[float, typer.Option(min=0.0, help="How much it trembles.")] = 0.0,
+    duration_s: Seconds = None,
+) -> None:
+    """Play a galvano mirror on a pseudo-terminal, until Ctrl-C.
+
+    The first line of the output is the port to name in a rig file. What comes in, how often, and
+    where the mirror points is shown on stderr.
+    """
+    from edgeperc.simulate.tool import simulate_mirror as play
+
+    play(
+        kind,
+        faults=fault or (),
+        duration_s=duration_s,
+        link=link,
+        wire_time=wire_time,
+        reach_deg=reach_deg,
+        natural_hz=natural_hz,
+        slew_deg_per_s=slew_deg_per_s,
+        noise_deg=noise_deg,
+    )
 
 
 def _offline(module: str) -> Any:

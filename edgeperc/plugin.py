@@ -48,7 +48,20 @@ DRIVERS = {
         "edgeperc.drivers.event_camera:DvCamera", "iniVation cameras by dv-processing", "cameras"
     ),
 }
-MIRRORS: dict[str, Builtin] = {}
+MIRRORS = {
+    "twin-mirror": Builtin(
+        "edgeperc.drivers.galvo.twin:TwinMirror", "second-order mirror of the twin; no hardware"
+    ),
+    "optotune": Builtin(
+        "edgeperc.drivers.galvo.optotune:optotune", "Optotune MR-E-2 in simple mode, over USB"
+    ),
+    "sigma": Builtin(
+        "edgeperc.drivers.galvo.sigma:sigma", "the published rig's D/A board, 10-byte frames"
+    ),
+    "mirrorcle": Builtin(
+        "edgeperc.drivers.galvo.mirrorcle:mirrorcle", "Mirrorcle MTI controllers of MEMS mirrors"
+    ),
+}
 SINKS = {
     "grpc": Builtin("edgeperc.sinks.grpc:Grpc", "edgeperc.v1 over gRPC"),
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
@@ -27,20 +29,33 @@ def simulate_mirror(
     *,
     faults: Sequence[str],
     duration_s: float | None,
-    stopping: Event,
     **options: Any,
 ) -> None:
-    """Print the port on a line of its own and play the mirror until `stopping` or duration_s.
+    """Print the port, or the link to it, and play the mirror until Ctrl-C, SIGTERM or duration_s.
 
-    A live line on a terminal at stderr, one line at the end where it is none. faults: in the words
-    of `edgeperc.simulate.faults`. options: see `MirrorSimulator`. Raises ConfigError.
+    Shows a live line on stderr if that is a terminal, and one line at the end. faults: in the words
+    of `edgeperc.simulate.faults`. options: see `MirrorSimulator`. Used from the main thread.
+    Raises ConfigError.
     """
     wanted = [parse(fault) for fault in faults]
-    with MirrorSimulator(kind, **options) as simulator:
+    with _signals() as stopping, MirrorSimulator(kind, **options) as simulator:
         for fault in wanted:
             simulator.inject(fault)
         print(options.get("link") or simulator.port, flush=True)
         _show(simulator, duration_s, stopping)
+
+
+@contextmanager
+def _signals() -> Iterator[Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stopping = Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stopping.set()) for number in numbers]
+    try:
+        yield stopping
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _show(simulator: MirrorSimulator, duration_s: float | None, stopping: Event) -> None:
