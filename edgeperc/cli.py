@@ -16,7 +16,7 @@ from rich.table import Table
 
 from edgeperc import __version__
 from edgeperc.errors import ConfigError, EdgepercError
-from edgeperc.simulate.faults import GRAMMAR
+from edgeperc.simulate.faults import FAULTS, GRAMMAR
 
 if TYPE_CHECKING:
     from edgeperc.places import ModelFolder
@@ -402,7 +402,12 @@ def simulate_root() -> None:
     """Play a device that is not there, for a driver to talk to."""
 
 
-@simulate.command("mirror")
+@simulate.command(
+    "mirror",
+    epilog="\n\n".join(
+        [f"A fault is {GRAMMAR}", *(f"{name}: {what}." for name, what in FAULTS.items())]
+    ),
+)
 def simulate_mirror(
     kind: Annotated[
         Literal["optotune", "sigma", "mirrorcle"], typer.Option(help="Which protocol it speaks.")
@@ -410,7 +415,9 @@ def simulate_mirror(
     link: Annotated[
         Path | None, typer.Option(help="Keep a symbolic link to the port here, for a rig file.")
     ] = None,
-    fault: Annotated[list[str] | None, typer.Option(help=f"May be repeated. {GRAMMAR}")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="What goes wrong, see below; may be repeated.")
+    ] = None,
     wire_time: Annotated[bool, typer.Option(help="Be as slow as a wire, 10 bits a byte.")] = True,
     reach_deg: Annotated[
         float | None, typer.Option(min=0.1, max=80.0, help="Largest optical angle of an axis.")

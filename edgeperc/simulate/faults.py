@@ -1,6 +1,6 @@
 """What may go wrong with a simulated device, and the words in which to ask for it.
 
-NAME[=VALUE][@START][:LIMIT], for example `unplug@5s:2s`, `nak:3x`, `slow-reply=80ms@1s`.
+NAME=VALUE@START:LIMIT, all but NAME as needed: `unplug@5s:2s`, `nak:3x`, `slow-reply=80ms@1s`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ FAULTS = {
     "wrong-handshake": "greets with the text VALUE, HELLO if not given",
 }
 GRAMMAR = """\
-NAME[=VALUE][@START][:LIMIT]; START is a time after the simulator's start, as 5s or 500ms, at once \
-if not given; LIMIT is how long, as 2s, or how often, as 3x, for ever if not given. NAME: """ + (
-    "; ".join(f"{name} ({what})" for name, what in FAULTS.items())
-)
+NAME=VALUE@START:LIMIT, all but NAME as needed, such as unplug@5s:2s, nak:3x, slow-reply=80ms@1s. \
+START is a time from now, at once if not given. LIMIT is how long (2s, 500ms) or how often (3x), \
+for ever if not given."""
 WITHOUT_ANSWERS = {"dropped-reply", "nak", "slow-reply", "wrong-handshake"}
 """Faults that a device cannot have that never answers."""
 
@@ -52,7 +51,7 @@ def parse(wanted: str) -> Fault:
     """A fault from its words. Raises ConfigError, whose hint is the grammar."""
     found = _FAULT.fullmatch(wanted)
     if found is None or found["name"] not in FAULTS:
-        raise ConfigError(f"'{wanted}' is no fault", hint=GRAMMAR)
+        raise ConfigError(f"'{wanted}' is no fault", hint=f"{GRAMMAR} NAME: {', '.join(FAULTS)}")
     name, value = found["name"], found["value"]
     if found["times"] and name in {"hang", "unplug", "reboot"}:
         raise ConfigError(f"'{wanted}': {name} takes a time, not how often", hint=GRAMMAR)
