@@ -36,7 +36,13 @@ class Builtin:
 
 
 DRIVERS = {
-    "twin": Builtin("edgeperc.drivers.twin:Twin", "digital twin of a street; needs no hardware"),
+    "twin": Builtin("edgeperc.drivers.twin:Twin", "digital twin as an event camera; no hardware"),
+    "twin-wide": Builtin(
+        "edgeperc.drivers.twin_wide:TwinWide", "digital twin as the search rig's wide camera"
+    ),
+    "twin-search": Builtin(
+        "edgeperc.drivers.twin_search:TwinSearch", "digital twin as the camera behind the mirror"
+    ),
     "replay": Builtin("edgeperc.drivers.replay:Replay", "a recorded file", "recordings"),
     "video": Builtin("edgeperc.drivers.opencv:Video", "video file, V4L2 camera or RTSP stream"),
     "event-camera": Builtin(

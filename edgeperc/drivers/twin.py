@@ -1,4 +1,4 @@
-"""The digital twin as a sensor: a camera and an event camera that drive through a street."""
+"""The digital twin as an event camera that also takes pictures: in a street, or on a roof."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from edgeperc.clock import Clock
 from edgeperc.packet import Events, Frame
-from edgeperc.twin.drive import STEP_US, Drive
+from edgeperc.twin.drive import STEP_US, Drive, World
 from edgeperc.twin.event_sensor import Pixel
 from edgeperc.twin.scene import Camera
 
@@ -22,9 +22,10 @@ Seed = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Twin:
-    """Frames and events of a procedural street, on one clock that starts at 0.
+    """Frames and events of a procedural world, on one clock that starts at 0.
 
-    The same arguments give the same packets, whatever the clock's speed. seed: which street.
+    The same arguments give the same packets, whatever the clock's speed. world: "street", driven
+    through, or "avenue", which the search rig's cameras see too. seed: which street or avenue.
     focal_px: the default sees 60° of it at 346 px. threshold, mismatch, refractory_us,
     leak_rate_hz, shot_rate_hz: see `edgeperc.twin.event_sensor.Pixel`. duration_s: None = no end.
     """
@@ -34,6 +35,7 @@ class Twin:
         *,
         name: str,
         clock: Clock,
+        world: World = "street",
         seed: Seed = 0,
         frame_rate_hz: Rate = 25.0,
         width_px: Size = 346,
@@ -54,7 +56,7 @@ class Twin:
             shot_rate_hz=shot_rate_hz,
         )
         camera = Camera(width_px=width_px, height_px=height_px, focal_px=focal_px)
-        self._drive = Drive(seed, camera=camera, pixel=pixel, name=name)
+        self._drive = Drive(seed, camera=camera, pixel=pixel, name=name, world=world)
         self._clock = clock
         self._frame_rate_hz = frame_rate_hz
         self._end_us = math.inf if duration_s is None else round(duration_s * 1e6)

@@ -1,25 +1,45 @@
-"""A drive through the street with both sensors on one clock, and the truth about each pixel."""
+"""Both sensors of the event camera in a world of the twin, and the truth about each pixel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.packet import Events, Frame, Stamp, join
+from edgeperc.twin.avenue import Avenue
 from edgeperc.twin.event_sensor import EventSensor, Pixel
+from edgeperc.twin.plots import REGIONS
 from edgeperc.twin.render import Painter
-from edgeperc.twin.scene import Camera
+from edgeperc.twin.rig import DVS_X_M, upright
+from edgeperc.twin.scene import CLASSES, Camera
 from edgeperc.twin.stock import stock
 from edgeperc.twin.street import Street
+from edgeperc.twin.views import UprightView
 
 STEP_US = 10_000
 """Longest time between two rendered pictures; the brightness in between is interpolated."""
 WARM_UP_US = 20_000
 """Events of this time before a sample are thrown away, so that no pixel starts afresh in it."""
+
+CLASS_OF_REGION = np.array(
+    [
+        CLASSES.index(
+            {
+                **{"sky": "background", "building": "background", "tree": "vegetation"},
+                **{"road": "flat", "sidewalk": "flat", "grass": "vegetation"},
+                **{"object": "object", "person": "human", "vehicle": "vehicle"},
+            }[region]
+        )
+        for region in REGIONS
+    ],
+    np.uint8,
+)
+"""The avenue's regions in the classes of the event networks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +51,69 @@ class Sample:
     labels: NDArray[np.uint8]
 
 
-class Drive:
-    """Camera and event sensor moving through the street of a seed, one step at a time."""
+World = Literal["street", "avenue"]
+"""A drive through a street, or an avenue seen from a roof."""
 
-    def __init__(
-        self, seed: int, *, camera: Camera, pixel: Pixel, name: str = "twin", start_us: int = 0
-    ) -> None:
-        self.name, self.time_us = name, start_us
+
+class Eye(Protocol):
+    """What a camera sees of a world."""
+
+    def look(self, time_s: float) -> NDArray[np.float32]:
+        """Luminance at a time, (height, width)."""
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Classes of what was looked at last, (height, width) index into `scene.CLASSES`."""
+
+
+class StreetEye:
+    """The eye of a car that drives through the street."""
+
+    def __init__(self, seed: int, camera: Camera) -> None:
         self._street = Street(seed)
         self._painter = Painter(camera, stock().atlas, stock().noise)
+
+    def look(self, time_s: float) -> NDArray[np.float32]:
+        """See Eye."""
+        return self._painter.paint(self._street.scene(time_s))
+
+    def labels(self) -> NDArray[np.uint8]:
+        """See Eye."""
+        return self._painter.labels()
+
+
+class AvenueEye:
+    """An eye that stands on a roof at the avenue, beside the search rig's wide camera."""
+
+    def __init__(self, seed: int, camera: Camera) -> None:
+        lens = upright(camera.width_px, camera.height_px, camera.focal_px, x=DVS_X_M)
+        self._view = UprightView(Avenue(seed), lens)
+        self._time_s = 0.0
+
+    def look(self, time_s: float) -> NDArray[np.float32]:
+        """See Eye."""
+        self._time_s = time_s
+        return self._view.luminance(time_s)
+
+    def labels(self) -> NDArray[np.uint8]:
+        """See Eye."""
+        return CLASS_OF_REGION[self._view.regions(self._time_s)]
+
+
+class Drive:
+    """Camera and event sensor in the world of a seed, one step at a time."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        camera: Camera,
+        pixel: Pixel,
+        name: str = "twin",
+        start_us: int = 0,
+        world: World = "street",
+    ) -> None:
+        self.name, self.time_us = name, start_us
+        self._eye: Eye = (AvenueEye if world == "avenue" else StreetEye)(seed, camera)
         rng = np.random.default_rng((seed, 0, start_us))
         self._luminance = self._look(start_us)
         self._sensor = EventSensor(pixel, rng, self._luminance)
@@ -73,10 +147,10 @@ class Drive:
 
     def labels(self) -> NDArray[np.uint8]:
         """Classes at the present time, (H, W) uint8 index into `scene.CLASSES`."""
-        return self._painter.labels()
+        return self._eye.labels()
 
     def _look(self, time_us: int) -> NDArray[np.float32]:
-        return self._painter.paint(self._street.scene(time_us * 1e-6))
+        return self._eye.look(time_us * 1e-6)
 
 
 def samples(
