@@ -5,8 +5,8 @@ from edgeperc.calibration.file import (
     RigIdentity,
     calibration_of,
     identify,
-    load,
-    save,
+    load_calibration,
+    save_calibration,
     uncalibrated,
 )
 from edgeperc.calibration.fit import Errors, Fit, View, fit
@@ -24,9 +24,9 @@ __all__ = [
     "calibration_of",
     "fit",
     "identify",
-    "load",
+    "load_calibration",
     "read_points",
-    "save",
+    "save_calibration",
     "uncalibrated",
     "write_points",
 ]

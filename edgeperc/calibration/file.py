@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgeperc.calibration.fit import Errors, Fit
-from edgeperc.calibration.models import PARAMETERS, Array, Linear, Model, Physical, Polynomial
+from edgeperc.calibration.models import PARAMETERS, Array, Model, Physical, Pinhole, Polynomial
 from edgeperc.config import Positive, Rig, Strict, convert, read_toml
 from edgeperc.errors import ConfigError
 
@@ -37,7 +37,7 @@ class RigIdentity(Strict, frozen=True, kw_only=True):
 class Calibration:
     """Wide pixel <-> gaze for one rig.
 
-    errors: None for the linear model, which was not measured. inverse_depth: 1/m that is taken
+    errors: None for the pinhole model, which was not measured. inverse_depth: 1/m that is taken
     where no depth is given, the mean of the points'. depth_known: whether points had depths; if
     not, a depth is of no use and is ignored.
     """
@@ -74,8 +74,8 @@ class Calibration:
 
 
 def uncalibrated(rig: RigIdentity, width_rad: float) -> Calibration:
-    """The linear model, for a rig that has no calibration. width_rad: view of the wide camera."""
-    return Calibration(model=Linear.of_view(rig.width_px, rig.height_px, width_rad), rig=rig)
+    """The pinhole model, for a rig that has no calibration. width_rad: view of the wide camera."""
+    return Calibration(model=Pinhole.of_view(rig.width_px, rig.height_px, width_rad), rig=rig)
 
 
 def calibration_of(fit: Fit, rig: RigIdentity, *, date: str, software: str) -> Calibration:
@@ -108,7 +108,7 @@ def identify(rig: Rig, wide: str, search: str, picture_px: tuple[int, int]) -> R
     )
 
 
-def save(calibration: Calibration, path: Path) -> None:
+def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write it; a file that is there is replaced at once or, on an error, left as it is."""
     model = calibration.model
     polynomial = model.guess if isinstance(model, Physical) else model
@@ -136,7 +136,7 @@ def save(calibration: Calibration, path: Path) -> None:
     _replace(path, _toml(msgspec.to_builtins(stored)))
 
 
-def load(path: Path, rig: RigIdentity | None = None) -> Calibration:
+def load_calibration(path: Path, rig: RigIdentity | None = None) -> Calibration:
     """Read a calibration. rig: the one at hand.
 
     Raises ConfigError if the file is damaged or was made for another rig.

@@ -267,7 +267,7 @@ def _fit_physical(
     points: Points, guess: Polynomial, picture_px: tuple[int, int], focal_px: float
 ) -> Physical:
     """Residuals in wide px, where the noise is, and the priors."""
-    centre_px = ((picture_px[0] - 1) / 2, (picture_px[1] - 1) / 2)
+    centre_px = (picture_px[0] / 2, picture_px[1] / 2)
     start = Physical(centre_px, guess, focal_px)
     mean = np.array([getattr(start, name) for name in PARAMETERS])
     sd = np.array([PRIOR_SD.get(name, 0.2 * focal_px) for name in PARAMETERS])

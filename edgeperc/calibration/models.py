@@ -2,7 +2,7 @@
 
 A galvano mirror has no centre of projection (Manakov, Seidel, Ihrke, VMV 2011), so a map that holds
 at every depth needs the depth. Arrays: wide_px (N, 2) float64, u right and v down, from the corner
-of the picture; gaze (N, 2) float64, pan and tilt in rad, right and up positive; inverse_depth
+of the picture, so that pixel k covers k to k + 1; gaze (N, 2) float64, pan and tilt in rad, right and up positive; inverse_depth
 (N,) float64, 1/m along the ray, 0 = far away. Rows that are not finite come back as NaN.
 """
 
@@ -40,30 +40,34 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Pinhole:
     """No calibration at all: a pinhole lens of known field of view, on the mirror's own axis.
 
-    Linear in the tangent of each angle; what a rig has before it was calibrated.
+    Pan is the angle to the side, tilt the elevation above the plane of pan.
     """
 
     centre_px: tuple[float, float]
     focal_px: float
-    name = "linear"
+    name = "pinhole"
     needs_depth = False
 
     @classmethod
-    def of_view(cls, width_px: int, height_px: int, width_rad: float) -> Linear:
+    def of_view(cls, width_px: int, height_px: int, width_rad: float) -> Pinhole:
         """From the size of the wide picture and the angle that its width spans."""
-        centre_px = ((width_px - 1) / 2, (height_px - 1) / 2)
+        centre_px = (width_px / 2, height_px / 2)
         return cls(centre_px, float(width_px / 2 / np.tan(width_rad / 2)))
 
     def gaze(self, wide_px: Array, inverse_depth: Array) -> Array:
         """See Model."""
-        return np.arctan((wide_px - self.centre_px) / self.focal_px * (1.0, -1.0))
+        x, down = ((wide_px - self.centre_px) / self.focal_px).T
+        return np.stack([np.arctan(x), -np.arctan(down / np.hypot(1, x))], axis=1)
 
     def wide_px(self, gaze: Array, inverse_depth: Array) -> Array:
         """See Model."""
-        return np.tan(gaze) * self.focal_px * (1.0, -1.0) + self.centre_px
+        pan, tilt = gaze.T
+        ahead = np.where((np.abs(gaze) < np.pi / 2).all(axis=1), np.cos(pan), np.nan)
+        x, down = np.tan(pan), -np.tan(tilt) / ahead
+        return np.stack([x, down], axis=1) * self.focal_px + self.centre_px
 
 
 @dataclass(frozen=True, eq=False)

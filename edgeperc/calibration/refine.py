@@ -42,7 +42,7 @@ class Refiner:
         self._gain, self._bound_px = gain, bound_px
         self._gate_px, self._step_px = gate_px, step_px
         size = np.array([calibration.rig.width_px, calibration.rig.height_px])
-        self._half_px = (size - 1) / 2
+        self._half_px = size / 2
         self._correction_px = np.zeros((3, 2))  # by (1, x, y), to (pan, tilt)
         self._logged_px = np.zeros((3, 2))
         self._rejected_in_a_row = 0

@@ -14,8 +14,8 @@ from edgeperc.calibration import (
     calibration_of,
     fit,
     identify,
-    load,
-    save,
+    load_calibration,
+    save_calibration,
     uncalibrated,
 )
 from edgeperc.config import Rig
@@ -48,8 +48,8 @@ def test_what_is_saved_is_loaded(
     kind: str, calibrations: dict[str, Calibration], truth: Any, tmp_path: Path
 ) -> None:
     kept = calibrations[kind]
-    save(kept, tmp_path / "new folder" / "rig.toml")
-    again = load(tmp_path / "new folder" / "rig.toml", truth.identity)
+    save_calibration(kept, tmp_path / "new folder" / "rig.toml")
+    again = load_calibration(tmp_path / "new folder" / "rig.toml", truth.identity)
     wide_px = truth.points(4, 50, (10.0, 60.0)).wide_px
     for depth_m in (None, 12.0):
         assert np.array_equal(again.gaze(wide_px, depth_m), kept.gaze(wide_px, depth_m))
@@ -60,7 +60,7 @@ def test_what_is_saved_is_loaded(
 def test_it_is_a_file_that_a_person_can_read(
     calibrations: dict[str, Calibration], tmp_path: Path
 ) -> None:
-    save(calibrations["cubic-1z"], tmp_path / "rig.toml")
+    save_calibration(calibrations["cubic-1z"], tmp_path / "rig.toml")
     text = (tmp_path / "rig.toml").read_text()
     assert 'model = "cubic-1z"' in text
     assert 'search = "basler 123"' in text
@@ -74,22 +74,22 @@ def test_it_is_a_file_that_a_person_can_read(
 def test_another_rigs_file_is_refused(
     key: str, value: Any, calibrations: dict[str, Calibration], truth: Any, tmp_path: Path
 ) -> None:
-    save(calibrations["cubic"], tmp_path / "rig.toml")
+    save_calibration(calibrations["cubic"], tmp_path / "rig.toml")
     other = msgspec.structs.replace(truth.identity, **{key: value})
     with pytest.raises(ConfigError, match=rf"rig.toml \[rig\] {key}: calibrated for .* {value!r}"):
-        load(tmp_path / "rig.toml", other)
+        load_calibration(tmp_path / "rig.toml", other)
 
 
 def test_every_truncation_is_a_clear_error(
     calibrations: dict[str, Calibration], tmp_path: Path
 ) -> None:
-    save(calibrations["physical"], tmp_path / "rig.toml")
+    save_calibration(calibrations["physical"], tmp_path / "rig.toml")
     whole = (tmp_path / "rig.toml").read_text()
     last = whole.rindex("translation_z_m")
     for length in [*range(0, last, 97), last - 1]:
         (tmp_path / "rig.toml").write_text(whole[:length])
         with pytest.raises(ConfigError, match=r"rig\.toml"):
-            load(tmp_path / "rig.toml")
+            load_calibration(tmp_path / "rig.toml")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_every_truncation_is_a_clear_error(
         (r"rms_px = .*", "rms_px = nan", r"\[errors\] rms_px: nan, must be finite"),
         (r"format = 1", "format = 2", "this version reads 1"),
         (r"\[physical\](.|\n)*", "", r"table \[physical\] is missing"),
-        (r"model = .*", 'model = "linear"', "linear"),
+        (r"model = .*", 'model = "pinhole"', "pinhole"),
         (r"points = 80", "pionts = 80", "pionts"),
     ],
 )
@@ -110,24 +110,24 @@ def test_a_damaged_file_is_a_clear_error(
     pattern: str, text: str, complaint: str, calibrations: dict[str, Calibration], tmp_path: Path
 ) -> None:
     path = tmp_path / "rig.toml"
-    save(calibrations["physical"], path)
+    save_calibration(calibrations["physical"], path)
     damaged = re.sub(pattern, text, path.read_text(), count=1)
     assert damaged != path.read_text()
     path.write_text(damaged)
     with pytest.raises(ConfigError, match=rf"rig\.toml.*{complaint}"):
-        load(path)
+        load_calibration(path)
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
-        load(tmp_path / "gone.toml")
+        load_calibration(tmp_path / "gone.toml")
 
 
 def test_a_save_that_fails_leaves_the_old_file(
     calibrations: dict[str, Calibration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "rig.toml"
-    save(calibrations["cubic"], path)
+    save_calibration(calibrations["cubic"], path)
     before = path.read_text()
 
     def full(_descriptor: int) -> None:
@@ -135,7 +135,7 @@ def test_a_save_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(calibrations["physical"], path)
+        save_calibration(calibrations["physical"], path)
     assert path.read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["rig.toml"]
 
@@ -177,10 +177,10 @@ def test_a_poor_fit_is_not_kept(truth: Any) -> None:
 
 def test_a_rig_without_calibration_says_so(truth: Any, tmp_path: Path) -> None:
     bare = uncalibrated(truth.identity, np.radians(90))
-    assert bare.model.name == "linear"
+    assert bare.model.name == "pinhole"
     assert bare.errors is None
     with pytest.raises(ConfigError, match="nothing to be saved"):
-        save(bare, tmp_path / "rig.toml")
+        save_calibration(bare, tmp_path / "rig.toml")
 
 
 def test_a_rig_is_known_by_its_drivers_and_serials() -> None:
