@@ -97,6 +97,7 @@ class Detector:
             variance=None if found.variance is None else _read_only(found.variance),
             classes=self._card.classes,
             model=self.ref,
+            picture_px=(packet.image.shape[1], packet.image.shape[0]),
             timings=Timings(
                 represent_ns=represent_ns,
                 infer_ns=time.perf_counter_ns() - started_ns - represent_ns,

@@ -54,7 +54,7 @@ class LabelMap:
 class Detections:
     """Boxes. boxes: (N, 4) float32 xyxy px; scores (N,) float32; class_ids (N,) int64.
 
-    variance: (N, 4) float32 px², or None where the detector states none. gaze: where a steered
+    picture_px: width and height of the frame that the boxes lie in; (0, 0) is not known. variance: (N, 4) float32 px², or None where the detector states none. gaze: where a steered
     camera looked.
     """
 
@@ -64,6 +64,7 @@ class Detections:
     class_ids: NDArray[np.int64]
     classes: tuple[str, ...]
     model: ModelRef
+    picture_px: tuple[int, int] = (0, 0)
     variance: NDArray[np.float32] | None = None
     gaze: Gaze | None = None
     timings: Timings = Timings()

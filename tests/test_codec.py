@@ -78,6 +78,7 @@ def test_detections_survive(boxes: NDArray[np.float32], with_variance: bool) -> 
         class_ids=np.arange(count, dtype=np.int64),
         classes=("car",),
         model=MODEL,
+        picture_px=(640, 480),
         variance=boxes + 1 if with_variance else None,
         timings=TIMINGS,
     )
@@ -87,6 +88,7 @@ def test_detections_survive(boxes: NDArray[np.float32], with_variance: bool) -> 
         np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
         assert getattr(received, name).dtype == getattr(sent, name).dtype
     assert (received.stamp, received.model, received.timings) == (STAMP, MODEL, TIMINGS)
+    assert received.picture_px == (640, 480)
     if with_variance and count:
         np.testing.assert_array_equal(received.variance, boxes + 1)
     else:

@@ -163,7 +163,8 @@ def _decompress(data: bytes, size: int) -> bytes:
 
 def _detections_message(result: Detections) -> pb.Detections:
     gaze = None if result.gaze is None else as_message(pb.Gaze, result.gaze)
-    message = pb.Detections(classes=result.classes, gaze=gaze)
+    width, height = result.picture_px
+    message = pb.Detections(classes=result.classes, gaze=gaze, width=width, height=height)
     for index, box in enumerate(result.boxes.tolist()):
         message.detections.add(
             box=_box_message(box),
@@ -188,6 +189,7 @@ def _detection_arrays(message: pb.Detections) -> dict[str, Any]:
         "scores": _read_only(np.array([each.score for each in found], np.float32)),
         "class_ids": _read_only(np.array([each.class_id for each in found], np.int64)),
         "classes": tuple(message.classes),
+        "picture_px": (message.width, message.height),
         "variance": _edges([each.variance for each in found]) if has_variance else None,
     }
 

@@ -105,14 +105,18 @@ class LabelMap(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., data: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Detections(_message.Message):
-    __slots__ = ("detections", "classes", "gaze")
+    __slots__ = ("detections", "classes", "gaze", "width", "height")
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     GAZE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     classes: _containers.RepeatedScalarFieldContainer[str]
     gaze: Gaze
-    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., gaze: _Optional[_Union[Gaze, _Mapping]] = ...) -> None: ...
+    width: int
+    height: int
+    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., gaze: _Optional[_Union[Gaze, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Gaze(_message.Message):
     __slots__ = ("pan_rad", "tilt_rad")
