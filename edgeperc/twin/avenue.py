@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.twin.cast import cast
+from edgeperc.twin.cast import PAINTS, cast
 from edgeperc.twin.plots import Plots, plots
 from edgeperc.twin.roads import Road, roads
+from edgeperc.twin.vehicles import BODIES
 from edgeperc.twin.wardrobe import WALK_PHASES
 
 PERSON, VEHICLE = 0, 1
@@ -26,6 +27,7 @@ KINDS = ("person", "vehicle")
 FIELD_SLOPE = 0.66
 """|x| / z at which a mover leaves the world: outside of every camera's field."""
 STRIDE_M = 1.4
+BODIES_M = np.array([(body.length_m, body.height_m) for body in BODIES])
 SLOWEST_DEG_S, FASTEST_DEG_S = 1.0, 4.0
 """Vehicles, as seen from the roof straight ahead."""
 HURRIED_DEG_S = 0.6
@@ -111,10 +113,9 @@ class Avenue:
         look, size, paint = (self._dice(lap, topic, who) for topic in (1, 2, 3))
         kind, speed = members.kind[who], members.speed_m_s[who]
         vehicle = kind == VEHICLE
-        van = look < 0.22
+        body = (look * len(BODIES)).astype(int)
         stature = 1.5 + 0.4 * size
-        width = np.where(vehicle, np.where(van, 4.6 + 0.6 * size, 3.8 + 0.7 * size), stature / 2)
-        height = np.where(vehicle, np.where(van, 2.0 + 0.4 * size, 1.4 + 0.2 * size), stature)
+        length_m, height_m = (BODIES_M[body] * (0.94 + 0.12 * size)[:, None]).T
         phase = np.floor(np.abs(way) / STRIDE_M * WALK_PHASES).astype(int) % WALK_PHASES
         coat = (paint * len(pictures.walkers)).astype(int)
         person = np.where(
@@ -122,14 +123,14 @@ class Avenue:
             pictures.standers[(paint * len(pictures.standers)).astype(int)],
             pictures.walkers[coat, phase],
         )
-        colour = (paint * len(pictures.cars)).astype(int)
-        car = np.where(van, pictures.vans[colour], pictures.cars[colour])
+        colour = (paint * len(PAINTS)).astype(int)
+        width = np.where(vehicle, length_m, stature / 2)
         sprites = np.empty(len(who), SPRITE)
         sprites["x0"], sprites["x1"] = x - width / 2, x + width / 2
-        sprites["y0"], sprites["y1"] = 0.0, height
+        sprites["y0"], sprites["y1"] = 0.0, np.where(vehicle, height_m, stature)
         sprites["z"] = members.z[who]
         sprites["gain"] = 0.85 + 0.3 * size
-        sprites["texture"] = np.where(vehicle, car, person)
+        sprites["texture"] = np.where(vehicle, pictures.vehicles[body, colour], person)
         sprites["track"] = members.track[who]
         sprites["kind"] = kind
         sprites["flipped"] = np.where(speed == 0, look * 8 % 2 < 1, speed > 0)
@@ -203,7 +204,7 @@ def _walkers(rng: np.random.Generator, z: float) -> list[tuple[float, ...]]:
     count, half = int(rng.integers(1, 3)), _half_m(z)
     if rng.random() < 0.25:
         return [(z, PERSON, half, rng.uniform(-0.8, 0.8) * half, 0, 0, 1, 0, 0.6)]
-    pace = min(rng.uniform(0.5, 1.5), math.radians(HURRIED_DEG_S) * z / 1.25)
+    pace = math.radians(HURRIED_DEG_S) * z / 1.25 * rng.uniform(0.35, 1.0)
     speed = pace * (1 if rng.random() < 0.5 else -1)
     rate = rng.uniform(0.1, 0.4)
     surge, phase = rng.uniform(0, 0.25) * pace / rate, rng.uniform(0, 2 * math.pi)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeperc.twin import wardrobe
 from edgeperc.twin.textures import Atlas, Drawing, tileable_noise
+from edgeperc.twin.vehicles import BODIES
 
 HULL_POINTS = 32
 """Corners kept of an outline; one with fewer repeats its last."""
@@ -23,8 +24,8 @@ class Cast:
     """Texture indices by what they show; the same for every seed.
 
     hulls: (textures, HULL_POINTS, 2) float64, the convex outline of each texture's opaque part in
-    0..1, x to the right and y up. walkers: (people, WALK_PHASES), walking to the left. cars, vans:
-    their side, the nose to the left.
+    0..1, x to the right and y up. walkers: (people, WALK_PHASES), walking to the left. standers:
+    (people,). vehicles: (BODIES, PAINTS), the nose to the left.
     """
 
     atlas: Atlas
@@ -40,8 +41,7 @@ class Cast:
     pole: int
     lamp: int
     skyline: int
-    cars: NDArray[np.int32]
-    vans: NDArray[np.int32]
+    vehicles: NDArray[np.int32]
     walkers: NDArray[np.int32]
     standers: NDArray[np.int32]
 
@@ -69,12 +69,11 @@ def cast() -> Cast:
         pole=add(wardrobe.pole()),
         lamp=add(wardrobe.lamp()),
         skyline=add(wardrobe.skyline(rng)),
-        cars=np.array([add(wardrobe.car_side(paint)) for paint in PAINTS], np.int32),
-        vans=np.array([add(wardrobe.van_side(paint)) for paint in PAINTS], np.int32),
+        vehicles=np.array([[add(body.draw(p)) for p in PAINTS] for body in BODIES], np.int32),
         walkers=np.array(
-            [[add(p) for p in wardrobe.person(rng, side=True)] for _ in range(16)], np.int32
+            [[add(p) for p in wardrobe.person(rng, side=True)] for _ in range(20)], np.int32
         ),
-        standers=np.array([add(wardrobe.person(rng, side=False)[0]) for _ in range(8)], np.int32),
+        standers=np.array([add(wardrobe.person(rng, side=False)[0]) for _ in range(12)], np.int32),
         hulls=np.stack(hulls),
     )
 
