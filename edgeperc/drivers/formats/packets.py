@@ -46,9 +46,9 @@ def events(t: Array, x: Array, y: Array, p: Array, size_px: tuple[int, int]) -> 
     )
 
 
-def frame(image: Array, start_ns: int, end_ns: int) -> Frame:
+def frame(image: Array, start_ns: int, end_ns: int, *, seq: int = 0) -> Frame:
     """A picture and its exposure. image: (H, W) or (H, W, 3) RGB uint8."""
-    stamp = Stamp(source="", seq=0, start_ns=start_ns, end_ns=end_ns)
+    stamp = Stamp(source="", seq=seq, start_ns=start_ns, end_ns=end_ns)
     return Frame(stamp=stamp, image=np.ascontiguousarray(image))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeperc.drivers.formats import Options
 from edgeperc.packet import Events, Frame, Packet, Stamp
 
-HEAD = struct.Struct("<c5q")
+HEAD = struct.Struct("<c6q")
 EVENTS, FRAME, FAILED, ENDED = b"E", b"F", b"X", b"Z"
 _EVENT_BYTES = 13
 _EVER_NS = 1 << 62
@@ -44,7 +44,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def send(pipe: BinaryIO, packet: Packet) -> None:
-    """Write a packet, whose source and seq are blank."""
+    """Write a packet, whose source is blank."""
     stamp = packet.stamp
     if isinstance(packet, Events):
         kind, sizes = EVENTS, (len(packet), packet.width_px, packet.height_px)
@@ -54,27 +54,27 @@ def send(pipe: BinaryIO, packet: Packet) -> None:
         arrays = [packet.image]
     # Times of damaged files may not fit into 64 bits; they stay far off, for the validator to see.
     times_ns = (min(max(ns, -_EVER_NS), _EVER_NS) for ns in (stamp.start_ns, stamp.end_ns))
-    head = HEAD.pack(kind, *times_ns, *sizes)
+    head = HEAD.pack(kind, stamp.seq, *times_ns, *sizes)
     _write(pipe, [head, *(array.data.cast("B") for array in arrays if array.size)])
 
 
 def note(pipe: BinaryIO, kind: bytes, body: bytes = b"") -> None:
     """Write a note: ENDED, or FAILED with a Failure as JSON."""
-    _write(pipe, [HEAD.pack(kind, 0, 0, len(body), 0, 0), body])
+    _write(pipe, [HEAD.pack(kind, 0, 0, 0, len(body), 0, 0), body])
 
 
 def receive(fill: Fill) -> Packet | Failure | None:
     """Read a packet, a Failure, or None at the end. fill: reads exactly into a buffer."""
     head = bytearray(HEAD.size)
     fill(memoryview(head))
-    kind, start_ns, end_ns, *sizes = HEAD.unpack(head)
+    kind, seq, start_ns, end_ns, *sizes = HEAD.unpack(head)
     if kind == FAILED:
         body = bytearray(sizes[0])
         fill(memoryview(body))
         return msgspec.json.decode(body, type=Failure)
     if kind == ENDED:
         return None
-    stamp = Stamp(source="", seq=0, start_ns=start_ns, end_ns=end_ns)
+    stamp = Stamp(source="", seq=seq, start_ns=start_ns, end_ns=end_ns)
     if kind == FRAME:
         image = np.empty(sizes if sizes[2] else sizes[:2], np.uint8)
         fill(image.data.cast("B"))

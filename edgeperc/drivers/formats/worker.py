@@ -60,7 +60,7 @@ class Worker:
         self._frames = 0
 
     def packets(self) -> Iterator[Packet]:
-        """Start, and yield what the reader does, source and seq blank, until its end or `close`.
+        """Start, and yield what the reader does, source blank, until its end or `close`.
 
         Raises, after what could be read, why there is no more.
         """
