@@ -45,6 +45,9 @@ DRIVERS = {
     ),
     "replay": Builtin("edgeperc.drivers.replay:Replay", "a recorded file", "recordings"),
     "video": Builtin("edgeperc.drivers.opencv:Video", "video file, V4L2 camera or RTSP stream"),
+    "basler": Builtin("edgeperc.drivers.basler:Basler", "Basler cameras by pypylon", "basler"),
+    "gige": Builtin("edgeperc.drivers.gige:Gige", "GigE Vision cameras by Aravis"),
+    "argus": Builtin("edgeperc.drivers.argus:Argus", "CSI cameras of a Jetson by GStreamer"),
     "event-camera": Builtin(
         "edgeperc.drivers.event_camera:EventCamera",
         "DAVIS346, DVXplorer, EVK3 HD, EVK4 by neuromorphic-drivers",

@@ -24,9 +24,10 @@ class Video:
     """Frames, RGB, of a file or a live source.
 
     source: a file; or a V4L2 camera, as 0 or "/dev/video0"; or a URL that FFmpeg can read, such as
-    "rtsp://camera/stream". A file is paced by `clock` and stamped with the time in the video; a
-    live frame is stamped with the host's monotonic clock when it comes in, for when it was exposed
-    is not known. width_px, height_px, rate_hz: asked of a V4L2 camera, which may give others.
+    "rtsp://camera/stream"; or, if OpenCV has GStreamer, a pipeline "... ! appsink". A file is paced
+    by `clock` and stamped with the time in the video; a live frame is stamped with the host's
+    monotonic clock when it comes in, for when it was exposed is not known. width_px, height_px,
+    rate_hz: asked of a V4L2 camera, which may give others.
     deadline_s: after so long without a frame the source is given up.
 
     Raises ConfigError if there is no such file, DeviceError if a link under /dev leads nowhere.
@@ -46,7 +47,7 @@ class Video:
         label = str(source)
         device = Path(label).resolve() if label.startswith("/dev/") else label  # also by-id links
         camera = str(device).removeprefix("/dev/video")
-        live = label.startswith("/dev/") or camera.isdigit() or "://" in label
+        live = label.startswith("/dev/") or camera.isdigit() or "://" in label or " ! " in label
         if camera.startswith("/dev/"):  # a by-id link goes away with its camera
             raise DeviceError(f"{label}: no such camera", hint="is it plugged in?")
         self._name = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import cv2
 
 from edgeperc.drivers.formats import Options
 from edgeperc.drivers.formats.packets import frame
-from edgeperc.errors import DataError, DeviceError
+from edgeperc.errors import ConfigError, DataError, DeviceError
 from edgeperc.packet import Packet
 
 _TIMEOUT_MS = 5000
@@ -39,20 +40,15 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
 def watch(source: str, options: Options) -> Iterator[Packet]:
     """Frames of a live source, RGB, stamped with CLOCK_MONOTONIC as they come in.
 
-    source: the number of a V4L2 camera, or a URL. Raises DeviceError if it does not open or ends.
+    source: the number of a V4L2 camera, a URL, or a GStreamer pipeline, "... ! appsink". Raises
+    DeviceError if it does not open or ends, ConfigError if this OpenCV has no GStreamer.
     """
     if source.isdigit():
-        wishes = [
-            (cv2.CAP_PROP_FRAME_WIDTH, options.width_px),
-            (cv2.CAP_PROP_FRAME_HEIGHT, options.height_px),
-            (cv2.CAP_PROP_FPS, options.rate_hz),
-            (cv2.CAP_PROP_BUFFERSIZE, 1),
-        ]
-        video = cv2.VideoCapture(int(source), cv2.CAP_V4L2)
-        for key, value in wishes:
-            if value is not None:
-                video.set(key, value)
+        video = _v4l2(int(source), options)
         hint = f"is it plugged in, and is this user in the group that may read /dev/video{source}?"
+    elif " ! " in source:
+        video = _gstreamer(source)
+        hint = f"does it run by itself? gst-launch-1.0 {source}"
     else:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
@@ -64,6 +60,30 @@ def watch(source: str, options: Options) -> Iterator[Packet]:
         now_ns = time.monotonic_ns()
         yield frame(image, now_ns, now_ns)
     raise DeviceError("the camera sends no more pictures")
+
+
+def _v4l2(number: int, options: Options) -> cv2.VideoCapture:
+    video = cv2.VideoCapture(number, cv2.CAP_V4L2)
+    for key, value in (
+        (cv2.CAP_PROP_FRAME_WIDTH, options.width_px),
+        (cv2.CAP_PROP_FRAME_HEIGHT, options.height_px),
+        (cv2.CAP_PROP_FPS, options.rate_hz),
+        (cv2.CAP_PROP_BUFFERSIZE, 1),
+    ):
+        if value is not None:
+            video.set(key, value)
+    return video
+
+
+def _gstreamer(pipeline: str) -> cv2.VideoCapture:
+    """Open a pipeline. Raises ConfigError if this OpenCV was built without GStreamer."""
+    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
+        raise ConfigError(
+            f"the OpenCV that is installed, {cv2.__version__}, was built without GStreamer",
+            hint="take the one of JetPack: a virtual environment with --system-site-packages,"
+            " and no opencv-python in it",
+        )
+    return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 
 
 def _next(video: cv2.VideoCapture) -> Any:
