@@ -69,6 +69,15 @@ class SerialLink:
                 self._fail_lost(error)
             self._sent, self._sent_s = data, time.monotonic()
 
+    def check(self) -> None:
+        """Raise DeviceError if the port is lost; a device that is silent passes."""
+        with self._lock:
+            self._raise_if_lost()
+            poll = select.poll()
+            poll.register(self._serial.fileno(), 0)
+            if poll.poll(0):  # hung up; nothing else was asked for
+                self._fail_lost(OSError("the port hung up"))
+
     def line(self) -> bytes | None:
         """The next line that is not empty, without its end; None if none comes in time.
 

@@ -128,7 +128,9 @@ class PlantAxis:
         self._stretches: deque[_Stretch] = deque([rest], maxlen=REMEMBERED)
 
     def command(self, target: float, time_ns: int) -> None:
-        """Go to `target`, asked for at `time_ns`."""
+        """Go to `target`, asked for at `time_ns`; the present target again changes nothing."""
+        if self._stretches[-1].reference == target and self._stretches[-1].slope == 0:
+            return
         start_ns = time_ns + self._delay_ns
         now = self._at(start_ns)
         reference = now.reference + now.slope * (start_ns - now.start_ns) * 1e-9

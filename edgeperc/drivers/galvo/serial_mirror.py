@@ -165,9 +165,12 @@ class SerialMirror:
         self._waits_for_answer = bool(self._dialect.acknowledged)
 
     def _hear(self) -> None:
+        """Read the answer that is due, or see that the device is still there."""
         if self._waits_for_answer:
             self._link.expect(self._dialect.acknowledged)
             self._waits_for_answer = False
+        else:
+            self._link.check()
 
 
 def _codes_within(dialect: Dialect, limits_rad: tuple[float, float]) -> tuple[int, int]:
