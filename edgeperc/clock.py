@@ -28,16 +28,15 @@ class ReplayClock:
     `speed` = None never waits: as fast as possible. One ReplayClock is shared by all sensors of a
     run, so that they stay on one clock; a sensor whose times are over a day away (a recording in
     Unix time beside the twin, which starts at 0) has no clock in common and gets its own anchor.
-    anchor: a sensor time and the monotonic time that it stands for, if not the first wait's.
     """
 
-    def __init__(self, speed: float | None = 1.0, *, anchor: tuple[int, int] | None = None) -> None:
+    def __init__(self, speed: float | None = 1.0) -> None:
         if speed is not None and not speed > 0:
             raise ValueError(f"speed is {speed}, must be above 0")
         self.speed = speed
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._anchors: list[tuple[int, int]] = [anchor] if anchor else []
+        self._anchors: list[tuple[int, int]] = []
         self._reached_ns = 0
 
     def wait_until(self, time_ns: int) -> bool:
@@ -45,7 +44,7 @@ class ReplayClock:
         if self.speed is None:
             self._reached_ns = time_ns
             return not self._stopped.is_set()
-        sensor_ns, monotonic_ns = self._anchor(time_ns)
+        sensor_ns, monotonic_ns = self._anchored(time_ns)
         due_ns = monotonic_ns + (time_ns - sensor_ns) / self.speed
         wait_s = max(0.0, (due_ns - time.monotonic_ns()) * 1e-9)
         return not self._stopped.wait(wait_s)
@@ -54,14 +53,23 @@ class ReplayClock:
         """The sensor time now; without pacing, the one that was last waited for."""
         if self.speed is None:
             return self._reached_ns
-        sensor_ns, monotonic_ns = self._anchors[0] if self._anchors else self._anchor(0)
+        sensor_ns, monotonic_ns = self.origin()
         return sensor_ns + round((time.monotonic_ns() - monotonic_ns) * self.speed)
+
+    def origin(self) -> tuple[int, int]:
+        """The first anchor: a sensor time and the monotonic time that it stands for."""
+        return self._anchors[0] if self._anchors else self._anchored(0)
+
+    def anchor(self, sensor_ns: int, monotonic_ns: int) -> None:
+        """Say which monotonic time a sensor time stands for, before anybody waits."""
+        with self._lock:
+            self._anchors.insert(0, (sensor_ns, monotonic_ns))
 
     def stop(self) -> None:
         """Wake every waiter for good."""
         self._stopped.set()
 
-    def _anchor(self, time_ns: int) -> tuple[int, int]:
+    def _anchored(self, time_ns: int) -> tuple[int, int]:
         """A sensor time near `time_ns`, and the monotonic time that it stands for."""
         with self._lock:
             for anchor in self._anchors:
@@ -73,8 +81,9 @@ class ReplayClock:
 
 def host_clock() -> ReplayClock:
     """The host's CLOCK_MONOTONIC, in which live cameras are stamped."""
-    now_ns = time.monotonic_ns()
-    return ReplayClock(anchor=(now_ns, now_ns))
+    clock = ReplayClock()
+    clock.anchor(time.monotonic_ns(), time.monotonic_ns())
+    return clock
 
 
 class SteppedClock:

@@ -23,7 +23,7 @@ import msgspec
 from edgeperc.config import convert
 from edgeperc.errors import ConfigError, blame
 
-Kind = Literal["driver", "mirror", "sink"]
+Kind = Literal["driver", "mirror", "scheduler", "sink"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,14 @@ MIRRORS = {
         "edgeperc.drivers.galvo.mirrorcle:mirrorcle", "Mirrorcle MTI controllers of MEMS mirrors"
     ),
 }
+SCHEDULERS = {
+    "bayes": Builtin("edgeperc.search.bayes:Bayes", "looks where it most expects to find"),
+    "paper": Builtin("edgeperc.search.paper:Paper", "samples the prior, then around detections"),
+    "raster": Builtin("edgeperc.search.schedulers:raster", "sweeps the whole field"),
+    "raster_region": Builtin("edgeperc.search.schedulers:raster_region", "sweeps likely regions"),
+    "uniform": Builtin("edgeperc.search.schedulers:uniform", "looks anywhere"),
+    "ppm_iid": Builtin("edgeperc.search.schedulers:ppm_iid", "samples the prior"),
+}
 SINKS = {
     "grpc": Builtin("edgeperc.sinks.grpc:Grpc", "edgeperc.v1 over gRPC"),
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),
@@ -79,6 +87,7 @@ SINKS = {
 TABLES: dict[Kind, dict[str, Builtin]] = {
     "driver": DRIVERS,
     "mirror": MIRRORS,
+    "scheduler": SCHEDULERS,
     "sink": SINKS,
 }
 
@@ -91,14 +100,15 @@ def prepare(
     folder: Path,
     injected: Mapping[str, Any],
 ) -> Callable[[], Any]:
-    """Check a driver's, mirror's or sink's table; the answer constructs it, as often as called.
+    """Check the table of a plug-in; the answer constructs it, as often as called.
 
-    table: the TOML table; its `driver` or `kind` key names the class, the others are its keyword
-    arguments. where: file and table, for error messages. folder: what `./file.py` is relative to.
-    injected: what the runtime adds (name, clock, inventory) where the constructor asks for it; an
-    operator cannot set these. Raises ConfigError for a name, key or value that does not fit.
+    table: the TOML table; its `driver`, `kind` or `scheduler` key names the class, the others are
+    its keyword arguments. where: file and table, for error messages. folder: what `./file.py` is
+    relative to. injected: what the runtime adds (name, clock, inventory) where the constructor
+    asks for it; an operator cannot set these. Raises ConfigError for a name, key or value that does
+    not fit.
     """
-    key = "kind" if kind == "sink" else "driver"
+    key = {"sink": "kind", "scheduler": "scheduler"}.get(kind, "driver")
     options = dict(table)
     name = options.pop(key, None)
     if not isinstance(name, str):

@@ -19,10 +19,11 @@ from rich.live import Live
 from rich.markup import escape
 
 from edgeperc import __version__
-from edgeperc.assemble import Plan, assemble
+from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
 from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
+from edgeperc.plan import Plan
 from edgeperc.table import run_report, run_table
 
 _PLAIN_EVERY_S = 10.0
@@ -43,15 +44,19 @@ def serve(app: str, *, duration_s: float | None = None, console: Console | None 
     return run
 
 
-def check(app: str, *, seconds: float = 2.0) -> Run:
+def check(app: str, *, seconds: float = 2.0, patience_s: float = 10.0) -> Run:
     """Open everything that an app names and run it for a moment. Returns the ended run.
 
-    Raises ConfigError, ModelError or DeviceError for what does not open.
+    patience_s: how long it may take until every part has said something. Raises ConfigError,
+    ModelError or DeviceError for what does not open.
     """
     run = assemble(Plan.load(app))
     run.start()
     try:
-        run.wait(seconds)
+        ended = run.wait(seconds)
+        deadline_s = time.monotonic() + patience_s - seconds
+        while not ended and trouble(run) and time.monotonic() < deadline_s:
+            ended = run.wait(0.2)
     finally:
         run.stop()
     return run

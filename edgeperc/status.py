@@ -12,13 +12,14 @@ from edgeperc.validate import Counters
 
 @dataclass(kw_only=True)
 class SensorStatus:
-    """What a sensor or a mirror has done so far. packets: of a mirror, its moves."""
+    """What a sensor or a mirror has done so far."""
 
     name: str
     state: Literal["running", "lost", "ended", "failed"] = "running"
     packets: int = 0
     events: int = 0
     frames: int = 0
+    moves: int = 0
     error: str = ""
     hint: str = ""
     note: str = ""

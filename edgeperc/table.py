@@ -10,7 +10,7 @@ from rich.table import Table
 from edgeperc.pipeline import Run
 from edgeperc.status import PipelineStatus, SensorStatus
 
-_DROPS = {"wait": "dropped", "infer": "failed"}
+_DROPS = {"wait": "dropped", "infer": "failed", "late": "dropped", "detect": "failed"}
 """Which stage loses packets, and under which name the meter counts them."""
 
 
@@ -43,9 +43,14 @@ def _add_sensor(table: Table, sensor: SensorStatus) -> None:
         "",
         "",
         "",
-        f"{sensor.events:,} ev" + (f", {sensor.frames:,} fr" if sensor.frames else ""),
+        _seen(sensor),
         f"{sensor.counters.dropped:,}",
     )
+
+
+def _seen(sensor: SensorStatus) -> str:
+    counts = ((sensor.events, "ev"), (sensor.frames, "fr"), (sensor.moves, "moves"))
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count) or "nothing"
 
 
 def _add_pipeline(table: Table, pipeline: PipelineStatus) -> None:
@@ -65,3 +70,5 @@ def _add_pipeline(table: Table, pipeline: PipelineStatus) -> None:
         )
     if not meter.stages:
         table.add_row(f"[bold]{pipeline.name}[/bold]", "waiting for packets")
+    if pipeline.note:
+        table.caption = f"{table.caption or ''}{pipeline.name}: {pipeline.note}\n"

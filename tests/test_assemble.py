@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgeperc import ConfigError
-from edgeperc.assemble import Plan, assemble
+from edgeperc.assemble import assemble
+from edgeperc.plan import Plan
 
 PIPELINE = '[[pipelines]]\nname = "a"\ninput = "dvs"\nmodel = "sltnet-twin"\n'
 

@@ -48,7 +48,8 @@ def test_sensors_without_a_common_clock_do_not_wait_for_each_other() -> None:
 
 def test_now_is_what_the_anchor_says_however_long_the_host_has_run() -> None:
     month_ns = 30 * 86_400 * 10**9
-    clock = ReplayClock(2.0, anchor=(month_ns, time.monotonic_ns() - 10**9))
+    clock = ReplayClock(2.0)
+    clock.anchor(month_ns, time.monotonic_ns() - 10**9)
     assert 2 * 10**9 <= clock.now_ns() - month_ns < 60 * 10**9
     before_ns, now_ns, after_ns = time.monotonic_ns(), host_clock().now_ns(), time.monotonic_ns()
     assert before_ns <= now_ns <= after_ns + 10**6

@@ -1,0 +1,122 @@
+"""An app and its rig as the operator wrote them, and constructors of what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeperc import places, plugin
+from edgeperc.config import App, PipelineTable, Rig
+from edgeperc.detect import Detector
+from edgeperc.errors import ConfigError, blame
+from edgeperc.segment import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An app and its rig, each with the file it came from."""
+
+    app: App
+    app_path: Path
+    rig: Rig
+    rig_path: Path
+
+    @classmethod
+    def load(cls, name: str) -> Plan:
+        """Find an app and its rig by the app's name or path. Raises ConfigError."""
+        app, app_path = places.find_app(name)
+        with blame(f"{app_path} rig"):
+            rig, rig_path = places.find_rig(app.rig, beside=app_path)
+        return cls(app=app, app_path=app_path, rig=rig, rig_path=rig_path)
+
+    def sensor(self, name: str, injected: Mapping[str, Any]) -> Callable[[], Any]:
+        """A constructor of one of the rig's sensors. Raises ConfigError."""
+        return plugin.prepare(
+            self.rig.sensors[name],
+            kind="driver",
+            where=f"{self.rig_path} [sensors.{name}]",
+            folder=self.rig_path.parent,
+            injected={"name": name, **injected},
+        )
+
+    def mirror(self, injected: Mapping[str, Any]) -> Callable[[], Any]:
+        """A constructor of the rig's mirror. Raises ConfigError."""
+        return plugin.prepare(
+            self.rig.mirror or {},
+            kind="mirror",
+            where=f"{self.rig_path} [mirror]",
+            folder=self.rig_path.parent,
+            injected={"name": "mirror", **injected},
+        )
+
+    def pipeline(self, name: str) -> tuple[PipelineTable, str]:
+        """A pipeline's table, and where it stands."""
+        for number, table in enumerate(self.app.pipelines, start=1):
+            if table.name == name:
+                return table, f"{self.app_path} [[pipelines]] #{number}"
+        raise KeyError(name)
+
+
+def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | Detector:
+    """The model of a pipeline, loaded. Raises ModelError."""
+    if model.card.task == "detection":
+        return Detector(model, threads=table.threads, **msgspec.structs.asdict(table.detect))
+    return Segmenter(model, engine=table.engine, threads=table.threads)
+
+
+def own_time(plan: Plan) -> bool:
+    """Whether the search camera's time is not the host's, as that of the twin."""
+    assert plan.app.search
+    camera = plan.rig.sensors[plan.pipeline(plan.app.search.gaze)[0].input]
+    name = str(camera.get("driver"))
+    construct = plugin.resolve(name, kind="driver", where=name, folder=plan.rig_path.parent)
+    clock = signature(construct).parameters.get("clock")
+    return clock is not None and clock.default is Parameter.empty
+
+
+def check_names(plan: Plan) -> None:
+    """Raise ConfigError for a name that stands twice or stands for nothing."""
+    seen: set[str] = set()
+    looks: set[tuple[str, str]] = set()
+    for number, table in enumerate(plan.app.pipelines, start=1):
+        where = f"{plan.app_path} [[pipelines]] #{number}"
+        if table.input not in plan.rig.sensors:
+            known = ", ".join(plan.rig.sensors)
+            raise ConfigError(
+                f"{where} input: '{table.input}' is no sensor of {plan.rig_path}",
+                hint=f"its sensors are: {known}",
+            )
+        if table.name in seen:
+            raise ConfigError(f"{where} name: '{table.name}' is there twice")
+        if (table.input, table.model) in looks:
+            # Clients and folders tell results apart by source and model.
+            raise ConfigError(f"{where} model: '{table.model}' looks at '{table.input}' already")
+        seen.add(table.name)
+        looks.add((table.input, table.model))
+    _check_search(plan)
+
+
+def _check_search(plan: Plan) -> None:
+    search, where = plan.app.search, f"{plan.app_path} [search]"
+    if search is None:
+        return
+    inputs = {table.name: table.input for table in plan.app.pipelines}
+    for key, name in (("gaze", search.gaze), *(("hints", name) for name in search.hints)):
+        if name not in inputs:
+            known = ", ".join(inputs)
+            raise ConfigError(f"{where} {key}: '{name}' is no pipeline", hint=f"there are: {known}")
+    steered = inputs[search.gaze]
+    if plan.rig.mirror is None:
+        raise ConfigError(
+            f"{where}: {plan.rig_path} has no mirror to steer", hint="a rig needs [mirror]"
+        )
+    if list(inputs.values()).count(steered) > 1:
+        raise ConfigError(
+            f"{where} gaze: sensor '{steered}' looks through the mirror and is the search's alone",
+            hint="let other pipelines take another sensor as their input",
+        )

@@ -1,0 +1,123 @@
+"""The child process of a search: `python -m edgeperc.search FD`, started by search.process."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from edgeperc.clock import ReplayClock
+from edgeperc.errors import EdgepercError
+from edgeperc.result import Result
+from edgeperc.search.build import Parts, build
+from edgeperc.search.channel import Channel
+from edgeperc.search.process import Status
+
+_STATUS_EVERY_S = 0.5
+_PAUSE_S = 0.05
+
+
+class Child:
+    """Takes hints from the channel, once a slot, and says now and then how it goes."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._clock = ReplayClock()
+        self._parts: Parts | None = None
+        self._next_status_s = 0.0
+
+    def main(self) -> None:
+        """Get ready, wait for the start, run, say farewell."""
+        plan = self._await("plan")
+        clock = self._clock
+        try:
+            self._parts = build(plan, clock=clock, hints=self, emit=self._emit)
+        except EdgepercError as error:
+            self._say("failed", (type(error).__name__, str(error), error.hint))
+            return
+        self._parts.note = take_priority(plan.app.search.priority)
+        self._parts.loop.open()
+        self._say_status()
+        anchor = self._await("go")
+        clock.anchor(*anchor)
+        gc.collect()
+        gc.freeze()  # what is there now stays; a collection over all of it would cost a slot
+        self._parts.loop.run()
+        self._say_status()
+        self._say("ended", None)
+
+    def take(self, now_ns: int) -> Iterator[Result]:
+        """The hints that have come; ends the loop when the daemon says so or is gone."""
+        try:
+            messages = self._channel.receive()
+        except EOFError:
+            messages = [("stop", None)]
+        for kind, content in messages:
+            if kind == "stop":
+                self._clock.stop()
+            elif kind == "hint":
+                yield content
+        if time.monotonic() >= self._next_status_s:
+            self._say_status()
+
+    def _emit(self, result: Result) -> None:
+        self._say("result", result)
+
+    def _say_status(self) -> None:
+        assert self._parts
+        self._next_status_s = time.monotonic() + _STATUS_EVERY_S
+        sensors, pipeline = self._parts.status()
+        self._say("status", Status(sensors=sensors, pipeline=pipeline, refs=self._parts.refs))
+
+    def _say(self, kind: str, content: object) -> None:
+        try:
+            self._channel.send((kind, content), must_arrive=kind != "result")
+            while kind in ("failed", "ended") and self._channel.waiting:
+                time.sleep(_PAUSE_S)
+                self._channel.flush()
+        except BrokenPipeError:
+            self._clock.stop()
+
+    def _await(self, wanted: str) -> Any:
+        """Wait for a message of one kind; ends the process if the daemon is gone."""
+        while True:
+            try:
+                for kind, content in self._channel.receive():
+                    if kind == wanted:
+                        return content
+                    if kind == "stop":
+                        sys.exit(0)
+            except EOFError:
+                sys.exit(0)
+            time.sleep(_PAUSE_S)
+
+
+def take_priority(wanted: int) -> str:
+    """Ask for real-time priority, else for a nice value; say what was got. 0 asks nothing."""
+    if wanted == 0:
+        return "priority: normal"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(wanted))
+    except (AttributeError, OSError):
+        pass
+    else:
+        return f"priority: SCHED_FIFO {wanted}"
+    try:
+        return f"priority: nice {os.nice(-10)}; real time is not permitted"
+    except OSError:
+        return "priority: normal; neither real time nor a better nice value is permitted"
+
+
+def main() -> None:
+    """Serve the daemon at the other end of the inherited socket."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    Child(Channel(socket.socket(fileno=int(sys.argv[1])))).main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""From a plan to a search loop with its camera, mirror, detector and scheduler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from edgeperc import places, plugin
+from edgeperc.calibration.file import Calibration, identify, load_calibration, uncalibrated
+from edgeperc.clock import Clock, SteppedClock
+from edgeperc.errors import ConfigError, DeviceError, blame
+from edgeperc.meter import Meter
+from edgeperc.packet import Frame, Gaze, Mirror
+from edgeperc.plan import Plan, open_model
+from edgeperc.result import ModelRef, Result
+from edgeperc.search.device import Device
+from edgeperc.search.free_running import FreeRunning
+from edgeperc.search.grid import Grid
+from edgeperc.search.hints import Hints
+from edgeperc.search.loop import STAGES, SearchLoop, SteeredCamera
+from edgeperc.search.panorama import Panorama
+from edgeperc.search.schedulers import Scheduler, Sight
+from edgeperc.search.slots import Slots
+from edgeperc.status import PipelineStatus, SensorStatus
+
+DEFAULT_RATE_HZ = 120.0
+CELLS = 256
+"""Columns of the search's grid."""
+USABLE = 5.2 / 12
+"""Half of what of a search picture's width is searched; things at the very edge are cut."""
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """A loop, the clock that ends it, and what tells how it goes."""
+
+    loop: SearchLoop
+    clock: Clock
+    name: str
+    refs: tuple[ModelRef, ModelRef]
+    note: str = ""
+
+    def status(self) -> tuple[tuple[SensorStatus, ...], PipelineStatus]:
+        """Camera and mirror, and the loop as a pipeline."""
+        loop = self.loop
+        notes = [self.note] if self.note else []
+        notes += [f"gaze {loop.mirror_source}"] if loop.mirror_source else []
+        for count, what in (
+            (loop.clipped, "gazes clipped to the mirror's range"),
+            (loop.unsettled, "looks before the mirror lay still"),
+            (loop.hints_dropped, "hints that said nothing"),
+        ):
+            notes += [f"{count:,} {what}"] if count else []
+        pipeline = PipelineStatus(
+            name=self.name,
+            model=self.refs[0],
+            meter=loop.meter.snapshot(),
+            error=loop.error,
+            note="; ".join(notes),
+        )
+        mirror = replace(loop.mirror.status, moves=loop.mirror.status.packets)
+        return (replace(loop.camera.status), mirror), pipeline
+
+
+class Pointing:
+    """The mirror as its camera sees it: whichever one is connected now."""
+
+    def __init__(self, mirror: Device[Mirror]) -> None:
+        self._mirror = mirror
+
+    def measured(self, time_ns: int | None = None) -> Gaze:
+        """Where it points. Raises DeviceError while it is lost."""
+        mirror = self._mirror.get()
+        if mirror is None:
+            raise DeviceError("the mirror is lost")
+        return mirror.measured(time_ns)
+
+
+def build(
+    plan: Plan,
+    *,
+    clock: Clock,
+    hints: Hints,
+    emit: Callable[[Result], None],
+    see: Callable[[Frame], None] = lambda _frame: None,
+    lossless: bool = False,
+    duration_s: float | None = None,
+) -> Parts:
+    """Load the detector and make everything nameable; devices are opened when the loop runs.
+
+    clock: of the run. lossless: time steps from slot to slot, and a lost device is the end.
+    duration_s: None searches until the clock is stopped. Raises ConfigError or ModelError.
+    """
+    search = plan.app.search
+    assert search
+    table, where = plan.pipeline(search.gaze)
+    if lossless:
+        clock = SteppedClock(clock)
+    injected = {"clock": clock, "now_ns": clock.now_ns}
+    mirror: Device[Mirror] = Device("mirror", plan.mirror(injected), lossless=lossless)
+    open_camera = plan.sensor(table.input, {**injected, "mirror": Pointing(mirror)})
+    camera: Device[SteeredCamera] = Device(
+        table.input, lambda: _steered(open_camera()), lossless=lossless
+    )
+    with blame(f"{where} model"):
+        detector = open_model(places.find_model(table.model), table)
+    period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
+    end_ns = None if duration_s is None else round(duration_s * 1e9)
+    panorama = _panorama(plan)
+    scheduler_ref = ModelRef(name=search.scheduler, engine="search")
+    loop = SearchLoop(
+        camera=camera,
+        mirror=mirror,
+        detector=detector,
+        scheduler=_scheduler(plan, panorama, period_ns)(),
+        scheduler_ref=scheduler_ref,
+        panorama=panorama,
+        hints=hints,
+        slots=Slots(period_ns, clock, end_ns=end_ns),
+        clock=clock,
+        meter=Meter(STAGES),
+        emit=emit,
+        see=see,
+    )
+    return Parts(loop=loop, clock=clock, name=table.name, refs=(detector.ref, scheduler_ref))
+
+
+def _steered(camera: Any) -> SteeredCamera:
+    """The camera itself if it exposes when asked to, else its newest frames."""
+    return camera if hasattr(camera, "expose") else FreeRunning(camera)
+
+
+def _panorama(plan: Plan) -> Panorama:
+    assert plan.app.search
+    field = plan.rig.field
+    cell_rad = math.radians(field.width_deg) / CELLS
+    return Panorama(
+        grid=Grid(height=round(CELLS * field.height_deg / field.width_deg), cell_rad=cell_rad),
+        calibration=calibrations(plan),
+        search_rad=math.radians(field.search_deg),
+        prior=plan.app.search.prior,
+    )
+
+
+def _scheduler(plan: Plan, panorama: Panorama, period_ns: int) -> Callable[[], Scheduler]:
+    search = plan.app.search
+    assert search
+    fov = panorama.search_rad / panorama.grid.cell_rad
+    return plugin.prepare(
+        {"scheduler": search.scheduler, **search.options},
+        kind="scheduler",
+        where=f"{plan.app_path} [search]",
+        folder=plan.app_path.parent,
+        injected={
+            "grid": panorama.grid,
+            "sight": Sight(fov=fov, half=USABLE * fov, pd=search.pd, slot_s=period_ns * 1e-9),
+        },
+    )
+
+
+def calibrations(plan: Plan) -> Callable[[tuple[int, int]], Calibration]:
+    """The rig's calibration for a size of wide picture; without a file a linear guess.
+
+    Raises ConfigError if the file cannot be read or is of another rig, and the answer if it is
+    of another size of picture.
+    """
+    rig, field = plan.rig, plan.rig.field
+    stored = None
+    if rig.calibration:
+        path = plan.rig_path.parent / rig.calibration
+        stored = load_calibration(path)
+        picture_px = (stored.rig.width_px, stored.rig.height_px)
+        stored = load_calibration(path, identify(rig, field.wide, field.search, picture_px))
+
+    @lru_cache(maxsize=8)
+    def of_size(picture_px: tuple[int, int]) -> Calibration:
+        if stored is None:
+            identity = identify(rig, field.wide, field.search, picture_px)
+            return uncalibrated(identity, math.radians(field.wide_deg))
+        if picture_px != (stored.rig.width_px, stored.rig.height_px):
+            raise ConfigError(
+                f"{rig.calibration}: is for wide pictures of {stored.rig.width_px} ×"
+                f" {stored.rig.height_px} px, these are {picture_px[0]} × {picture_px[1]}",
+                hint="run edgeperc calibrate with the camera's present size",
+            )
+        return stored
+
+    return of_size

@@ -1,0 +1,70 @@
+"""The search in a thread of this process, in step with its hints: for replay and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeperc.result import ModelRef, Result
+from edgeperc.search.build import Parts
+from edgeperc.search.hints import TimedHints
+from edgeperc.status import PipelineStatus, SensorStatus
+
+
+class InlineSearch:
+    """Runs a loop whose hints arrive at fixed times, so that a run is the same each time.
+
+    open_parts: builds the loop around where its results go. Raises what that raises.
+    """
+
+    def __init__(
+        self,
+        open_parts: Callable[[Callable[[Result], None]], Parts],
+        *,
+        hints: TimedHints,
+        names: frozenset[str],
+    ) -> None:
+        self.hints = names
+        self._timed = hints
+        self._emit: Callable[[Result], None] = lambda _result: None
+        self._parts = open_parts(self._pass_on)
+
+    def run(self, emit: Callable[[Result], None]) -> None:
+        """Search until the slots end or `stop`."""
+        self._emit = emit
+        try:
+            self._parts.loop.run()
+        finally:
+            self._timed.stop()
+
+    def _pass_on(self, result: Result) -> None:
+        self._emit(result)
+
+    def hint(self, pipeline: str, result: Result) -> None:
+        """Take a result; waits if the search is far behind."""
+        self._timed.put(pipeline, result)
+
+    def passed(self, pipeline: str, end_ns: int) -> None:
+        """A pipeline has nothing more to say about the time up to `end_ns`."""
+        self._timed.passed(pipeline, end_ns)
+
+    def ended(self, pipeline: str) -> None:
+        """A pipeline will say nothing more."""
+        self._timed.ended(pipeline)
+
+    def stop(self) -> None:
+        """End soon; may be called twice and from any thread."""
+        self._parts.clock.stop()
+        self._timed.stop()
+
+    @property
+    def refs(self) -> tuple[ModelRef, ...]:
+        """What computes the results: the detector and the scheduler."""
+        return self._parts.refs
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """The camera's and mirror's status."""
+        return self._parts.status()[0]
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """The loop's figures."""
+        return (self._parts.status()[1],)

@@ -1,0 +1,80 @@
+"""Where things that the cameras of a rig see lie on the search's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.calibration.file import Calibration
+from edgeperc.result import UNKNOWN, Detections, LabelMap
+from edgeperc.search.grid import Grid
+from edgeperc.search.intake import Cells
+
+ONE_CLASS = 0.98
+"""A label map with a larger share of one class comes from a camera gone blind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panorama:
+    """Turns results of the wide and of the search camera into cells.
+
+    calibration: for a wide picture of some width and height; raises ConfigError if there is none
+    for that size. search_rad: angle that the width of the search picture spans. prior: class of a
+    label map -> how probable a target there is.
+    """
+
+    grid: Grid
+    calibration: Callable[[tuple[int, int]], Calibration]
+    search_rad: float
+    prior: Mapping[str, float]
+
+    def found(self, result: Detections) -> Cells:
+        """Boxes of a search picture, whose gaze is known."""
+        assert result.gaze
+        width_px, height_px = result.picture_px
+        aside = (_middles(result) - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
+        pan_rad = result.gaze.pan_rad + aside[:, 0]
+        tilt_rad = result.gaze.tilt_rad - aside[:, 1]
+        return self._cells(np.stack([pan_rad, tilt_rad], axis=1), result.scores)
+
+    def hinted(self, result: Detections) -> Cells:
+        """Boxes of the wide picture."""
+        calibration = self.calibration(result.picture_px)
+        return self._cells(calibration.gaze(_middles(result)), result.scores)
+
+    def regions(self, result: LabelMap) -> NDArray[np.uint8] | None:
+        """Class of each cell, (H, W) uint8, 255 = unknown; None if the picture shows nothing."""
+        height_px, width_px = result.labels.shape
+        if np.bincount(result.labels.ravel()).max(initial=0) > ONE_CLASS * result.labels.size:
+            return None
+        calibration = self.calibration((width_px, height_px))
+        at = np.rint(calibration.wide_px(self.grid.gazes()))
+        inside = (at >= 0).all(axis=1) & (at < (width_px, height_px)).all(axis=1)
+        regions = np.full(len(at), UNKNOWN, np.uint8)
+        columns, rows = at[inside].astype(np.intp).T
+        regions[inside] = result.labels[rows, columns]
+        return regions.reshape(self.grid.shape)
+
+    def weights(self, result: LabelMap) -> dict[int, float]:
+        """Prior of each class of a label map."""
+        return {k: self.prior.get(name, 0.0) for k, name in enumerate(result.classes)}
+
+    def tracks(self, tracks: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Tracks (N, 4) with x and y in cells as those with pan and tilt in rad."""
+        turned = np.array(tracks, np.float64).reshape(-1, 4)
+        turned[:, 0] = (turned[:, 0] - self.grid.width / 2) * self.grid.cell_rad
+        turned[:, 1] = (self.grid.height / 2 - turned[:, 1]) * self.grid.cell_rad
+        return turned.astype(np.float32)
+
+    def _cells(self, gazes: NDArray[np.float64], scores: NDArray[np.float32]) -> Cells:
+        x, y = self.grid.cells(gazes).T
+        return np.stack([x, y, scores.astype(np.float64)], axis=1)
+
+
+def _middles(result: Detections) -> NDArray[np.float64]:
+    """Middles of boxes, (N, 2) px."""
+    middles: NDArray[np.float64] = result.boxes.astype(np.float64).reshape(-1, 2, 2).mean(axis=1)
+    return middles

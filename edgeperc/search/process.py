@@ -1,0 +1,183 @@
+"""The search in a process of its own, so that nothing in the daemon can delay it.
+
+Between threads of one process a 120 Hz loop waits for the interpreter, 12 ms at the worst per cent;
+between processes it does not. Hints go in and results come out over a socket that the loop never
+waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from edgeperc import errors
+from edgeperc.errors import EdgepercError, ModelError
+from edgeperc.result import ModelRef, Result
+from edgeperc.search.channel import pair
+from edgeperc.status import PipelineStatus, SensorStatus
+
+log = logging.getLogger("edgeperc")
+
+READY_S = 60.0
+_RESTART_S = 2.0
+_STOP_S = 0.6
+_POLL_MS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What the loop's process says of itself now and then."""
+
+    sensors: tuple[SensorStatus, ...]
+    pipeline: PipelineStatus
+    refs: tuple[ModelRef, ...]
+
+
+class ProcessSearch:
+    """Runs a plan's search in a child process, and starts it anew if that dies.
+
+    plan: an `assemble.Plan`, sent as it is. anchor: a sensor time and the monotonic time that it
+    stands for. Raises what keeps the child from getting ready: ConfigError, ModelError.
+    """
+
+    def __init__(
+        self, plan: Any, *, hints: frozenset[str], anchor: Callable[[], tuple[int, int]]
+    ) -> None:
+        self.hints = hints
+        self._plan = plan
+        self._anchor = anchor
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()  # of the channel, which several threads send by
+        self._crash = ""
+        self._start()
+
+    def run(self, emit: Callable[[Result], None]) -> None:
+        """Hand on the child's results until it ends or `stop`."""
+        while not self._stopping.is_set():
+            self._send("go", self._anchor())
+            ended = self._listen(emit)
+            self._reap()
+            if ended or self._stopping.is_set():
+                return
+            log.warning("the search's process died (%s); starting it again", self._crash)
+            self._stopping.wait(_RESTART_S)
+            self._start()
+
+    def hint(self, pipeline: str, result: Result) -> None:
+        """Pass a result to the child."""
+        self._send("hint", result)
+
+    def passed(self, pipeline: str, end_ns: int) -> None:
+        """A live search takes hints as they come."""
+
+    def ended(self, pipeline: str) -> None:
+        """A live search goes on without hints."""
+
+    def stop(self) -> None:
+        """Tell the child to end; it is killed if it does not."""
+        self._stopping.set()
+        self._send("stop", None)
+
+    @property
+    def refs(self) -> tuple[ModelRef, ...]:
+        """What computes the results: the detector and the scheduler."""
+        return self._status.refs
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """As the child said last."""
+        return self._status.sensors
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """As the child said last."""
+        return (self._status.pipeline,)
+
+    def _start(self) -> None:
+        self._channel, theirs = pair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgeperc.search", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in a terminal is for the daemon alone
+            )
+        try:
+            self._send("plan", self._plan)
+            self._status = self._first_status()
+        except BaseException:
+            self._process.kill()
+            self._reap()
+            raise
+
+    def _first_status(self) -> Status:
+        """Wait until the child has loaded everything. Raises what it raised."""
+        deadline_s = time.monotonic() + READY_S
+        while time.monotonic() < deadline_s:
+            try:
+                messages = list(self._messages())
+            except (EOFError, BrokenPipeError):
+                raise ModelError(f"the search's process died: {self._last_words()}") from None
+            for kind, content in messages:
+                if kind == "status" and isinstance(content, Status):
+                    return content
+                if kind == "failed":
+                    name, message, hint = content
+                    raise getattr(errors, name, EdgepercError)(message, hint=hint)
+        raise ModelError(f"the search's process was not ready within {READY_S:g} s")
+
+    def _listen(self, emit: Callable[[Result], None]) -> bool:
+        """Hand on what the child says; True if it ended as it should."""
+        stop_s = float("inf")
+        while time.monotonic() < stop_s:
+            try:
+                for kind, content in self._messages():
+                    if kind == "result":
+                        emit(content)
+                    elif kind == "status":
+                        self._status = content
+                    elif kind == "ended":
+                        return True
+            except (EOFError, BrokenPipeError):
+                self._crash = self._last_words()
+                return False
+            if self._stopping.is_set():
+                stop_s = min(stop_s, time.monotonic() + _STOP_S)
+        return True
+
+    def _messages(self) -> Iterator[tuple[str, Any]]:
+        """What has come, after waiting a moment for it."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.poll(_POLL_MS)
+        with self._lock:
+            self._channel.flush()
+            messages = self._channel.receive()
+        yield from messages
+
+    def _send(self, kind: str, content: Any) -> None:
+        # That the child is gone, `run` finds out by itself.
+        with self._lock, suppress(OSError):
+            self._channel.send((kind, content), must_arrive=kind != "hint")
+
+    def _last_words(self) -> str:
+        try:
+            code = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return "it hung up"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with self._lock:
+            self._channel.close()
