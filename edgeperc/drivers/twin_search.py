@@ -17,7 +17,8 @@ from edgeperc.errors import DeviceError
 from edgeperc.packet import Frame, Gaze, Mirror, Stamp
 from edgeperc.twin.avenue import Avenue
 from edgeperc.twin.rig import Mount
-from edgeperc.twin.views import SearchView, Truth
+from edgeperc.twin.truth import Truth
+from edgeperc.twin.views import SearchView
 
 SHARP_PX = 0.5
 """A mirror that moves less than this while the shutter is open leaves no blur."""

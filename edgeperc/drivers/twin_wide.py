@@ -14,7 +14,8 @@ from edgeperc.drivers.twin import NotNegative, Rate, Seed, Size
 from edgeperc.packet import Frame, Stamp
 from edgeperc.twin.avenue import Avenue
 from edgeperc.twin.rig import wide_lens
-from edgeperc.twin.views import Truth, UprightView
+from edgeperc.twin.truth import Truth
+from edgeperc.twin.views import UprightView
 
 ExposureUs = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 

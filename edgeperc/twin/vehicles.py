@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeperc.twin.textures import Drawing, Points
@@ -20,7 +20,7 @@ class Body:
     height_m: float
 
 
-def _vehicle(paint: float, outline: Points, windows: list[Points], hubs: Points) -> Drawing:
+def _vehicle(paint: float, outline: Points, windows: Sequence[Points], hubs: Points) -> Drawing:
     """hubs: x and radius (in units of the length) of each wheel."""
     drawing = Drawing(128, 64)
     drawing.polygon(outline, paint)
