@@ -101,14 +101,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, cache: Path) -> 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    train._save({"step": 1}, path)
+    train.save_state({"step": 1}, path)
 
     class Bomb:
         def __reduce__(self) -> tuple[object, ...]:
             raise OSError("power cut")
 
     with pytest.raises(OSError, match="power cut"):
-        train._save({"step": Bomb()}, path)
+        train.save_state({"step": Bomb()}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 

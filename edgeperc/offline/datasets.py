@@ -82,7 +82,7 @@ def cached_twin(
     on_street is called after each street.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"street-{seed}-{windows_a_street}-{_twin_hash()}.npz" for seed in streets]
+    paths = [folder / f"street-{seed}-{windows_a_street}-{twin_hash()}.npz" for seed in streets]
     draw = partial(_draw_street, windows=windows_a_street)
     if processes > 1:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -120,7 +120,8 @@ def _drawn(sample: drive.Sample) -> Sample:
     return Sample(events=sample.events, labels=sample.labels, frame=sample.frame)
 
 
-def _twin_hash() -> str:
+def twin_hash() -> str:
+    """12 hex digits that change with any source file of the twin."""
     sources = sorted(Path(drive.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
@@ -131,20 +132,25 @@ def _draw_street(seed: int, path: Path, *, windows: int) -> None:
         return
     drawn = list(_drive(seed, windows))
     events = [sample.events for sample in drawn]
+    save_arrays(
+        path,
+        stops=np.cumsum([len(window) for window in events]),
+        start_us=np.array([window.stamp.start_ns // 1000 for window in events]),
+        t=np.concatenate([window.t - window.stamp.start_ns // 1000 for window in events]).astype(
+            np.uint16
+        ),
+        x=np.concatenate([window.x for window in events]),
+        y=np.concatenate([window.y for window in events]),
+        p=np.concatenate([window.p for window in events]),
+        labels=np.stack([sample.labels for sample in drawn]),
+    )
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write an .npz that is there complete or not at all."""
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
-        np.savez(
-            file,
-            stops=np.cumsum([len(window) for window in events]),
-            start_us=np.array([window.stamp.start_ns // 1000 for window in events]),
-            t=np.concatenate(
-                [window.t - window.stamp.start_ns // 1000 for window in events]
-            ).astype(np.uint16),
-            x=np.concatenate([window.x for window in events]),
-            y=np.concatenate([window.y for window in events]),
-            p=np.concatenate([window.p for window in events]),
-            labels=np.stack([sample.labels for sample in drawn]),
-        )
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     part.replace(path)
 
 

@@ -98,7 +98,7 @@ def train(
     settings = replace(settings, steps=steps or settings.steps)
     torch.set_num_threads(threads)
     out_dir.mkdir(parents=True, exist_ok=True)
-    with _progress(console or Console()) as progress:
+    with progress_bar(console or Console()) as progress:
         data, validation = _twin_data(out_dir / "cache", settings, threads, progress)
         run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data, settings.balance))
         if resume:
@@ -111,7 +111,7 @@ def train(
         settle_statistics(run.net, whole_pictures(data, seed, settings.settle_batches))
     scores, firing = validate(run.net, validation)
     weights = out_dir / "weights.pt"
-    _save(run.net.state_dict(), weights)
+    save_state(run.net.state_dict(), weights)
     return Trained(weights=weights, scores=scores, seconds=run.seconds, firing=firing)
 
 
@@ -173,7 +173,7 @@ class _Run:
             "net": self.net.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }
-        _save(state, self._path)
+        save_state(state, self._path)
 
     def load(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -289,7 +289,8 @@ def _firing_rates(net: nn.Module) -> Iterator[dict[str, list[float]]]:
             hook.remove()
 
 
-def _save(state: Any, path: Path) -> None:
+def save_state(state: Any, path: Path) -> None:
+    """Write by torch.save; a kill at any moment leaves the old or the new file."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         torch.save(state, file)
@@ -298,7 +299,8 @@ def _save(state: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """Bars whose tasks have a `note`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
