@@ -112,8 +112,8 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Play a recording through a model; the same results every time, at any speed."""
-    from edgeperc.serve import replay as play
-    from edgeperc.serve import replay_plan
+    from edgeperc.replay import replay as play
+    from edgeperc.replay import replay_plan
 
     options = {
         "start_s": start_s or None,
