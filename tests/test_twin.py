@@ -17,12 +17,15 @@ from edgeperc.clock import ReplayClock
 from edgeperc.drivers.twin import Twin
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.twin.avenue import Avenue
 from edgeperc.twin.drive import Drive, samples
 from edgeperc.twin.event_sensor import DARK, EventSensor, Pixel
 from edgeperc.twin.render import Painter
+from edgeperc.twin.rig import DVS_X_M, upright
 from edgeperc.twin.scene import CLASSES, FLAT, HUMAN, QUAD, VEHICLE, Camera, Pose, Scene
 from edgeperc.twin.stock import stock
 from edgeperc.twin.street import Street
+from edgeperc.twin.views import UprightView
 from edgeperc.validate import Validator
 
 CAMERA = Camera(width_px=346, height_px=260, focal_px=300.0)
@@ -345,3 +348,53 @@ def test_events_mark_what_moves_across_the_picture() -> None:
         np.add.at(counts, (packet.y, packet.x), 1)
     strong = change > np.quantile(change, 0.98)
     assert counts[strong].mean() > 5 * counts[~strong].mean()
+
+
+# The avenue.
+
+
+def test_events_of_the_avenue_are_where_its_movers_are() -> None:
+    avenue = Avenue(4)
+    lens = upright(346, 260, 300.0, x=DVS_X_M)
+    drive = Drive(4, camera=CAMERA, pixel=IDEAL, world="avenue", start_us=1_000_000)
+    near, total = 0, 0
+    for k in range(8):
+        events = drive.step(1_000_000 + 10_000 * (k + 1))
+        truth = UprightView(avenue, lens).truth(drive.time_us * 1e-6)
+        inside = np.zeros(len(events), np.bool_)
+        for x0, y0, x1, y1 in truth.boxes:
+            columns = (events.x > x0 - 4) & (events.x < x1 + 4)
+            inside |= columns & (events.y > y0 - 3) & (events.y < y1 + 3)
+        near, total = near + int(inside.sum()), total + len(events)
+    assert total > 100
+    assert near > 0.98 * total
+
+
+def test_the_avenue_has_the_classes_of_the_event_networks() -> None:
+    drive = Drive(4, camera=CAMERA, pixel=IDEAL, world="avenue")
+    drive.step(10_000)
+    labels = drive.labels()
+    assert labels.shape == drive.frame().image.shape
+    shares = np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size
+    assert np.all(shares > 0)
+    assert shares[FLAT] > 0.05
+    assert shares[CLASSES.index("background")] > 0.3
+
+
+def test_the_same_seed_gives_the_same_avenue_at_any_speed() -> None:
+    fast = list(twin(seed=5, world="avenue").packets())
+    paced = list(twin(seed=5, world="avenue", clock=ReplayClock(20.0)).packets())
+    street = list(twin(seed=5).packets())
+    assert all(same(a, b) for a, b in zip(fast, paced, strict=True))
+    assert not same(fast[-1], street[-1])
+
+
+def test_another_world_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="world"):
+        plugin.prepare(
+            {"driver": "twin", "world": "moon"},
+            kind="driver",
+            where="rig.toml [sensors.dvs]",
+            folder=tmp_path,
+            injected={"name": "dvs", "clock": ReplayClock(None)},
+        )
