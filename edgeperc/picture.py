@@ -91,7 +91,7 @@ class Picture:
         """The same for variances (N, 4) of box edges, px²."""
         return (variance / np.tile(self.zoom, 2) ** 2).astype(np.float32)
 
-    def labels_to_frame(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def labels_to_sensor(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring labels (h', w') of the network, at any of its strides, to the picture's pixels."""
         height, width = self._source_px
         cells_a_px = self.zoom[::-1] * labels.shape / np.array(self._tensor.shape[1:])

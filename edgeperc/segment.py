@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edgeperc.errors import ModelError
 from edgeperc.infer import Session
 from edgeperc.jit import kernel
-from edgeperc.packet import Events, Packet, Stamp
+from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
 from edgeperc.represent import RECIPES, Recipe
 from edgeperc.result import LabelMap, ModelRef, Timings
@@ -33,18 +34,25 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, session: Session, *, classes: int) -> None:
+    def __init__(self, session: Session, *, classes: int, any_stride: bool = False) -> None:
+        """any_stride: the network may answer for blocks of pixels instead of each."""
         self._session = session
         self._classes = classes
+        self._any_stride = any_stride
         self.provider = session.provider
 
     def labels(self, tensor: NDArray[np.float32], /) -> NDArray[np.uint8]:
         """tensor: (C, h, w) float32. Returns (h, w) uint8: the class of the largest logit.
 
-        Raises ModelError if the network does not answer with a logit a class and pixel.
+        h and w are divided by the stride, if the network may have one. Raises ModelError if it does
+        not answer with a logit a class and place.
         """
         logits = self._session.run(tensor[None])[0]
-        expected = (1, self._classes, *tensor.shape[1:])
+        height, width = tensor.shape[1:]
+        stride = 1
+        if self._any_stride and logits.ndim == 4:
+            stride = max(height // max(logits.shape[2], 1), 1)
+        expected = (1, self._classes, height // stride, width // stride)
         if logits.shape != expected:
             raise ModelError(f"the network's output is {logits.shape}, expected logits {expected}")
         labels: NDArray[np.uint8] = _argmax(logits[0])
@@ -52,7 +60,7 @@ class OnnxEngine:
 
 
 class Segmenter:
-    """A semantic network with its packet-to-tensor recipe and an engine.
+    """A semantic network with its step from events or a frame to a tensor, and an engine.
 
     Raises ModelError if the card's files are missing, damaged or do not fit the wanted engine.
     """
@@ -67,7 +75,8 @@ class Segmenter:
         self._card = model.card
         if model.card.task != "semantic":
             raise ModelError(f"model '{model.card.name}' does {model.card.task}, not label maps")
-        if model.card.input.represent not in RECIPES:
+        self._picture = Picture(model.card.input) if model.card.input.kind == "frame" else None
+        if self._picture is None and model.card.input.represent not in RECIPES:
             raise ModelError(
                 f"model '{model.card.name}': unknown recipe '{model.card.input.represent}'",
                 hint=f"[input] represent is one of {', '.join(sorted(RECIPES))}",
@@ -84,14 +93,23 @@ class Segmenter:
         self._warm_up()
 
     def __call__(self, packet: Packet, /) -> LabelMap:
-        """Label the pixels of a window of events; (H, W) is the sensor's own size."""
-        if not isinstance(packet, Events):
-            raise ModelError(f"model '{self._card.name}' takes events, got a frame")
+        """Label the pixels of a window of events or of a frame; (H, W) is the sensor's own size.
+
+        Raises ModelError for a packet of the other kind, or a frame without pixels.
+        """
         started_ns = time.perf_counter_ns()
-        recipe = self._recipe_for(packet)
-        tensor = recipe(packet)
+        step: Recipe | Picture
+        if isinstance(packet, Events) and self._picture is None:
+            step = self._recipe_for(packet)
+            tensor = step(packet)
+        elif isinstance(packet, Frame) and self._picture is not None:
+            step = self._picture
+            tensor = step(packet.image)
+        else:
+            wanted, got = ("frames", "events") if self._picture else ("events", "a frame")
+            raise ModelError(f"model '{self._card.name}' takes {wanted}, got {got}")
         represented_ns = time.perf_counter_ns()
-        labels = recipe.labels_to_sensor(self._engine.labels(tensor))
+        labels = step.labels_to_sensor(self._engine.labels(tensor))
         inferred_ns = time.perf_counter_ns()
         return LabelMap(
             stamp=packet.stamp,
@@ -113,12 +131,16 @@ class Segmenter:
 
     def _warm_up(self) -> None:
         """Compile the kernels and fill the caches before the first real packet."""
-        rng = np.random.default_rng(0)
         width_px, height_px = self._card.input.width_px, self._card.input.height_px
+        stamp = Stamp(source="warm-up", seq=0, start_ns=0, end_ns=1_000_000)
+        if self._picture is not None:
+            self(Frame(stamp=stamp, image=np.zeros((height_px, width_px), np.uint8)))
+            return
+        rng = np.random.default_rng(0)
         count = 1000
         self(
             Events(
-                stamp=Stamp(source="warm-up", seq=0, start_ns=0, end_ns=count * 1000),
+                stamp=stamp,
                 t=np.arange(count, dtype=np.int64),
                 x=rng.integers(0, width_px, count, dtype=np.uint16),
                 y=rng.integers(0, height_px, count, dtype=np.uint16),
@@ -144,7 +166,11 @@ def open_engine(
             f"model '{model.card.name}' has no file of role 'spiking'",
             hint='use engine = "onnx", or export the model again',
         )
-    return OnnxEngine(Session(network, threads=threads), classes=len(model.card.classes))
+    return OnnxEngine(
+        Session(network, threads=threads),
+        classes=len(model.card.classes),
+        any_stride=model.card.input.kind == "frame",
+    )
 
 
 @kernel()

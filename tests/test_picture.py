@@ -86,7 +86,7 @@ def test_labels_find_their_way_back(represent: str, stride: int) -> None:
     make = picture(represent, channels="grey")
     tensor = make(image)[0]
     labels = (tensor[stride // 2 :: stride, stride // 2 :: stride] > 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(make.labels_to_frame(labels), image // 255)
+    np.testing.assert_array_equal(make.labels_to_sensor(labels), image // 255)
 
 
 def test_each_size_has_its_own_buffers() -> None:
