@@ -10,6 +10,7 @@ from edgeperc.calibration.file import (
     uncalibrated,
 )
 from edgeperc.calibration.fit import Errors, Fit, View, fit
+from edgeperc.calibration.models import IdealLens
 from edgeperc.calibration.points import Points, read_points, write_points
 from edgeperc.calibration.refine import Refiner
 
@@ -17,6 +18,7 @@ __all__ = [
     "Calibration",
     "Errors",
     "Fit",
+    "IdealLens",
     "Points",
     "Refiner",
     "RigIdentity",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgeperc.calibration.fit import Errors, Fit
-from edgeperc.calibration.models import PARAMETERS, Array, Model, Physical, Pinhole, Polynomial
+from edgeperc.calibration.models import PARAMETERS, Array, IdealLens, Model, Physical, Polynomial
 from edgeperc.config import Positive, Rig, Strict, convert, read_toml
 from edgeperc.errors import ConfigError
 
@@ -37,7 +37,7 @@ class RigIdentity(Strict, frozen=True, kw_only=True):
 class Calibration:
     """Wide pixel <-> gaze for one rig.
 
-    errors: None for the pinhole model, which was not measured. inverse_depth: 1/m that is taken
+    errors: None for the ideal lens, which was not measured. inverse_depth: 1/m that is taken
     where no depth is given, the mean of the points'. depth_known: whether points had depths; if
     not, a depth is of no use and is ignored.
     """
@@ -74,8 +74,8 @@ class Calibration:
 
 
 def uncalibrated(rig: RigIdentity, width_rad: float) -> Calibration:
-    """The pinhole model, for a rig that has no calibration. width_rad: view of the wide camera."""
-    return Calibration(model=Pinhole.of_view(rig.width_px, rig.height_px, width_rad), rig=rig)
+    """The ideal lens, for a rig that has no calibration. width_rad: view of the wide camera."""
+    return Calibration(model=IdealLens.of_view(rig.width_px, rig.height_px, width_rad), rig=rig)
 
 
 def calibration_of(fit: Fit, rig: RigIdentity, *, date: str, software: str) -> Calibration:
@@ -126,8 +126,12 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
         rig=calibration.rig,
         errors=_Errors(**asdict(calibration.errors)),
         polynomial=_PolynomialTable(
-            centre_px=_pair(polynomial.centre_px),
-            scale_px=_pair(polynomial.scale_px),
+            lens_centre_px=polynomial.lens.centre_px,
+            lens_focal_px=polynomial.lens.focal_px,
+            lens_fisheye=polynomial.lens.fisheye,
+            from_angles=polynomial.from_angles,
+            centre=_pair(polynomial.centre),
+            scale=_pair(polynomial.scale),
             pan_rad=tuple(polynomial.coefficients[0].tolist()),
             tilt_rad=tuple(polynomial.coefficients[1].tolist()),
         ),
@@ -168,10 +172,17 @@ class _Errors(Strict, frozen=True, kw_only=True):
 
 
 class _PolynomialTable(Strict, frozen=True, kw_only=True):
-    """[polynomial]: the model, or what the physical model's Newton starts from."""
+    """[polynomial]: the model, or what the physical model's Newton starts from.
 
-    centre_px: tuple[float, float]
-    scale_px: tuple[Above0, Above0]
+    centre, scale: in rad with from_angles, else in px. See edgeperc.calibration.models.Polynomial.
+    """
+
+    lens_centre_px: tuple[float, float]
+    lens_focal_px: Above0
+    lens_fisheye: bool
+    from_angles: bool
+    centre: tuple[float, float]
+    scale: tuple[Above0, Above0]
     pan_rad: tuple[float, ...]
     tilt_rad: tuple[float, ...]
 
@@ -219,11 +230,10 @@ def _model(stored: _Stored, path: Path) -> Model:
     count = 13 if stored.model == "cubic-1z" else 10
     if not len(table.pan_rad) == len(table.tilt_rad) == count:
         raise ConfigError(f"{path} [polynomial] pan_rad, tilt_rad: need {count} numbers each")
-    polynomial = Polynomial(
-        np.array(table.centre_px),
-        np.array(table.scale_px),
-        np.array([table.pan_rad, table.tilt_rad]),
-    )
+    lens = IdealLens(table.lens_centre_px, table.lens_focal_px, table.lens_fisheye)
+    coefficients = np.array([table.pan_rad, table.tilt_rad])
+    centre, scale = np.array(table.centre), np.array(table.scale)
+    polynomial = Polynomial(lens, table.from_angles, centre, scale, coefficients)
     if stored.model != "physical":
         return polynomial
     if not stored.physical:

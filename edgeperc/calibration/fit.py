@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from edgeperc.calibration.models import (
     PARAMETERS,
     Array,
+    IdealLens,
     Model,
     Physical,
     Polynomial,
+    start_of,
 )
 from edgeperc.calibration.points import FEWEST, Points
 from edgeperc.errors import DataError
@@ -31,6 +33,7 @@ _LEAST_SIGMA_PX = 0.3
 _MOST_OUTLIERS = 0.3
 _DRAWS = 300
 _PARALLAX_SD = 0.3
+_CLEARLY = 0.85
 
 PRIOR_SD = {
     "k1": 0.5,
@@ -126,21 +129,22 @@ class Fit:
             )
 
 
-def fit(points: Points, picture_px: tuple[int, int], view: View) -> Fit:
+def fit(points: Points, lens: IdealLens, view: View) -> Fit:
     """Fit every model that the points allow and choose one.
 
-    picture_px: width and height of the wide picture. A fifth of the gazes is held out to judge
-    the models; then each is fitted again to all points but the gross outliers, which are those
-    that the best model calls so. Chosen is the simplest whose held-out p95 lies within the noise
-    of the best's. Raises DataError if the points fit no model.
+    lens: about what the wide camera has; its middle is the picture's. A fifth of the gazes is held
+    out to judge the models; then each is fitted again to all points but the gross outliers, which
+    are those that the best models call so. Chosen is the simplest whose held-out p95 lies within
+    the noise of the best's. Raises DataError if the points are too few or fit no model.
     """
+    points.check()
     held_out = _fifth(points.gaze)
     starting = _near_affine(points, view)
     focal = _check_orientation(points, starting)
     kinds, skipped = _possible(points)
 
     def fitted(kind: Kind, used: Mask) -> Model:
-        return _fit_model(kind, points.only(used), picture_px, view, focal)
+        return _fit_model(kind, points.only(used), lens, view, focal)
 
     judged = {kind: fitted(kind, starting & ~held_out) for kind in kinds}
     residual_px = {kind: _residual_px(model, points, view) for kind, model in judged.items()}
@@ -226,20 +230,34 @@ def _check_orientation(points: Points, used: Mask) -> float:
     return float(np.sqrt(right * up))
 
 
-def _fit_model(
-    kind: Kind, points: Points, picture_px: tuple[int, int], view: View, focal_px: float
-) -> Model:
-    if kind == "cubic-1z":
-        return _fit_polynomial(points, view, with_depth=True)
-    guess = _fit_polynomial(points, view, with_depth=False)
-    return guess if kind == "cubic" else _fit_physical(points, guess, picture_px, focal_px)
+def _fit_model(kind: Kind, points: Points, lens: IdealLens, view: View, focal_px: float) -> Model:
+    if kind == "physical":
+        guess = _fit_polynomial(points, lens, view, with_depth=False)
+        return _fit_physical(points, guess, lens, focal_px)
+    return _fit_polynomial(points, lens, view, with_depth=kind == "cubic-1z")
 
 
-def _fit_polynomial(points: Points, view: View, *, with_depth: bool) -> Polynomial:
-    low, high = points.wide_px.min(axis=0), points.wide_px.max(axis=0)
+def _fit_polynomial(points: Points, lens: IdealLens, view: View, *, with_depth: bool) -> Polynomial:
+    """Of pixels or, if that is clearly better for most points, of angles."""
+    pixels, angles = (
+        _fit_polynomial_of(points, lens, view, from_angles, with_depth)
+        for from_angles in (False, True)
+    )
+    miss_px, other_px = (
+        np.percentile(np.linalg.norm(_residual_px(model, points, view), axis=1), 80)
+        for model in (pixels, angles)
+    )
+    return angles if other_px < _CLEARLY * miss_px else pixels
+
+
+def _fit_polynomial_of(
+    points: Points, lens: IdealLens, view: View, from_angles: bool, with_depth: bool
+) -> Polynomial:
+    at = start_of(lens, points.wide_px, from_angles)
+    low, high = at.min(axis=0), at.max(axis=0)
     count = 13 if with_depth else 10
-    blank = Polynomial((low + high) / 2, (high - low) / 2, np.zeros((2, count)))
-    design = blank.terms(points.wide_px, points.inverse_depth)
+    blank = Polynomial(lens, from_angles, (low + high) / 2, (high - low) / 2, np.zeros((2, count)))
+    design = blank.terms(at, points.inverse_depth)
     if np.linalg.matrix_rank(design[:, :10], tol=1e-6 * len(points)) < 10:
         raise DataError(
             "the points do not determine the ten terms of a cubic",
@@ -263,12 +281,9 @@ def _fit_polynomial(points: Points, view: View, *, with_depth: bool) -> Polynomi
     return replace(blank, coefficients=values.reshape(count, 2).T)
 
 
-def _fit_physical(
-    points: Points, guess: Polynomial, picture_px: tuple[int, int], focal_px: float
-) -> Physical:
+def _fit_physical(points: Points, guess: Polynomial, lens: IdealLens, focal_px: float) -> Physical:
     """Residuals in wide px, where the noise is, and the priors."""
-    centre_px = (picture_px[0] / 2, picture_px[1] / 2)
-    start = Physical(centre_px, guess, focal_px)
+    start = Physical(lens.centre_px, guess, focal_px)
     mean = np.array([getattr(start, name) for name in PARAMETERS])
     sd = np.array([PRIOR_SD.get(name, 0.2 * focal_px) for name in PARAMETERS])
 

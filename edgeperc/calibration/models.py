@@ -2,8 +2,9 @@
 
 A galvano mirror has no centre of projection (Manakov, Seidel, Ihrke, VMV 2011), so a map that holds
 at every depth needs the depth. Arrays: wide_px (N, 2) float64, u right and v down, from the corner
-of the picture, so that pixel k covers k to k + 1; gaze (N, 2) float64, pan and tilt in rad, right and up positive; inverse_depth
-(N,) float64, 1/m along the ray, 0 = far away. Rows that are not finite come back as NaN.
+of the picture, so that pixel k covers k to k + 1; gaze (N, 2) float64, pan and tilt in rad, right
+and up positive; inverse_depth (N,) float64, 1/m along the ray, 0 = far away. Rows that are not
+finite come back as NaN.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Array: TypeAlias = NDArray[np.float64]
 _ROUNDS = 12
 _CLOSE_RAD = 1e-7
 _CLOSE_PX = 1e-3
+_WIDEST_PINHOLE_RAD = np.radians(110)
 
 
 class Model(Protocol):
@@ -40,46 +42,66 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Pinhole:
-    """No calibration at all: a pinhole lens of known field of view, on the mirror's own axis.
+class IdealLens:
+    """No calibration at all: a lens of known field of view, on the mirror's own axis.
 
-    Pan is the angle to the side, tilt the elevation above the plane of pan.
+    Pan is the angle to the side, tilt the elevation above the plane of pan. fisheye: the distance
+    from the middle grows with the angle, not with its tangent.
     """
 
     centre_px: tuple[float, float]
     focal_px: float
-    name = "pinhole"
+    fisheye: bool = False
+    name = "ideal lens"
     needs_depth = False
 
     @classmethod
-    def of_view(cls, width_px: int, height_px: int, width_rad: float) -> Pinhole:
-        """From the size of the wide picture and the angle that its width spans."""
-        centre_px = (width_px / 2, height_px / 2)
-        return cls(centre_px, float(width_px / 2 / np.tan(width_rad / 2)))
+    def of_view(cls, width_px: int, height_px: int, width_rad: float) -> IdealLens:
+        """From the size of the wide picture and the angle that its width spans.
+
+        A pinhole up to 110 degrees; wider ones are built as fisheyes.
+        """
+        fisheye = bool(width_rad > _WIDEST_PINHOLE_RAD)
+        focal_px = width_px / (width_rad if fisheye else 2 * np.tan(width_rad / 2))
+        return cls((width_px / 2, height_px / 2), float(focal_px), fisheye)
 
     def gaze(self, wide_px: Array, inverse_depth: Array) -> Array:
         """See Model."""
-        x, down = ((wide_px - self.centre_px) / self.focal_px).T
-        return np.stack([np.arctan(x), -np.arctan(down / np.hypot(1, x))], axis=1)
+        right, down = ((wide_px - self.centre_px) / self.focal_px).T
+        ahead = np.ones_like(right)
+        if self.fisheye:
+            angle = np.hypot(right, down)
+            ahead, stretch = np.cos(angle), np.sinc(angle / np.pi)
+            right, down = right * stretch, down * stretch
+        pan = np.arctan2(right, ahead)
+        return np.stack([pan, -np.arctan2(down, np.hypot(right, ahead))], axis=1)
 
     def wide_px(self, gaze: Array, inverse_depth: Array) -> Array:
         """See Model."""
         pan, tilt = gaze.T
-        ahead = np.where((np.abs(gaze) < np.pi / 2).all(axis=1), np.cos(pan), np.nan)
-        x, down = np.tan(pan), -np.tan(tilt) / ahead
-        return np.stack([x, down], axis=1) * self.focal_px + self.centre_px
+        right, down, ahead = np.sin(pan) * np.cos(tilt), -np.sin(tilt), np.cos(pan) * np.cos(tilt)
+        if self.fisheye:
+            stretch = 1 / np.sinc(np.arctan2(np.hypot(right, down), ahead) / np.pi)
+        else:
+            stretch = 1 / np.where(ahead > 0, ahead, np.nan)
+        seen = np.stack([right, down], axis=1) * (self.focal_px * stretch[:, None])
+        return np.asarray(seen + self.centre_px)
 
 
 @dataclass(frozen=True, eq=False)
 class Polynomial:
     """Ten terms of third degree an axis, and with thirteen also (1, u, v)/z.
 
-    centre_px and scale_px bring the pixels that it was fitted to into [-1, 1]; beyond them it
-    extrapolates. coefficients: (2, 10) or (2, 13) rad; a column of the last three is rad * m.
+    u and v: the pixel, or, with from_angles, the gaze that an ideal lens would need for it, which
+    leaves little to be bent where the wide lens is like that. centre and scale, (2,), bring those
+    of the points into [-1, 1]; beyond, it extrapolates. coefficients: (2, 10) or (2, 13) rad; a
+    column of the last three is rad * m.
     """
 
-    centre_px: Array
-    scale_px: Array
+    lens: IdealLens
+    from_angles: bool
+    centre: Array
+    scale: Array
     coefficients: Array
 
     @property
@@ -94,22 +116,31 @@ class Polynomial:
 
     def gaze(self, wide_px: Array, inverse_depth: Array) -> Array:
         """See Model."""
-        gaze: Array = self.terms(wide_px, inverse_depth) @ self.coefficients.T
-        return gaze
+        return self._bent(start_of(self.lens, wide_px, self.from_angles), inverse_depth)
 
     def wide_px(self, gaze: Array, inverse_depth: Array) -> Array:
         """See Model. Newton from the linear part."""
         constant, slope = self.coefficients[:, 0], self.coefficients[:, 1:3]
-        start = np.linalg.solve(slope, (gaze - constant).T).T * self.scale_px + self.centre_px
-        return solve(lambda px: self.gaze(px, inverse_depth), gaze, start, step=0.1)
+        start = np.linalg.solve(slope, (gaze - constant).T).T * self.scale + self.centre
+        step = 1e-4 * self.scale
+        found = solve(lambda at: self._bent(at, inverse_depth), gaze, start, step=step)
+        return self.lens.wide_px(found, inverse_depth) if self.from_angles else found
 
-    def terms(self, wide_px: Array, inverse_depth: Array) -> Array:
+    def terms(self, start: Array, inverse_depth: Array) -> Array:
         """What the coefficients multiply, (N, 10) or (N, 13)."""
-        xy = (wide_px - self.centre_px) / self.scale_px
-        cubic = cubic_terms(xy)
+        cubic = cubic_terms((start - self.centre) / self.scale)
         if not self.needs_depth:
             return cubic
         return np.concatenate([cubic, cubic[:, :3] * inverse_depth[:, None]], axis=1)
+
+    def _bent(self, start: Array, inverse_depth: Array) -> Array:
+        gaze: Array = self.terms(start, inverse_depth) @ self.coefficients.T
+        return gaze
+
+
+def start_of(lens: IdealLens, wide_px: Array, from_angles: bool) -> Array:
+    """What a polynomial bends: the pixels as they are, or the gazes of an ideal lens."""
+    return lens.gaze(wide_px, np.zeros(len(wide_px))) if from_angles else wide_px
 
 
 @dataclass(frozen=True)
@@ -153,7 +184,7 @@ class Physical:
             lambda gaze: self.wide_px(gaze, inverse_depth),
             wide_px,
             start,
-            step=1e-5,
+            step=np.full(2, 1e-5),
             close=_CLOSE_PX,
         )
 
@@ -211,22 +242,22 @@ def solve(
     target: Array,
     start: Array,
     *,
-    step: float,
+    step: Array,
     close: float = _CLOSE_RAD,
 ) -> Array:
     """Where a smooth map of the plane takes the values `target`, (N, 2), each row for itself.
 
-    Newton with derivatives over `step`; a row that is not within `close` in the end is NaN.
+    Newton with derivatives over `step`, (2,); a row that is not within `close` in the end is NaN.
     """
     at = np.array(start, np.float64)
-    right, up = np.array([step, 0.0]), np.array([0.0, step])
+    right, up = np.diag(step)
     with np.errstate(all="ignore"):
         for _ in range(_ROUNDS):
             miss = function(at) - target
             if not np.any(np.abs(miss) > close * 1e-3):  # NaN rows are beyond help
                 break
-            along_x = (function(at + right) - function(at - right)) / (2 * step)
-            along_y = (function(at + up) - function(at - up)) / (2 * step)
+            along_x = (function(at + right) - function(at - right)) / (2 * step[0])
+            along_y = (function(at + up) - function(at - up)) / (2 * step[1])
             determinant = along_x[:, 0] * along_y[:, 1] - along_x[:, 1] * along_y[:, 0]
             at[:, 0] -= (miss[:, 0] * along_y[:, 1] - miss[:, 1] * along_y[:, 0]) / determinant
             at[:, 1] -= (miss[:, 1] * along_x[:, 0] - miss[:, 0] * along_x[:, 1]) / determinant

@@ -22,8 +22,7 @@ _FLATTEST = 0.02
 class Points:
     """wide_px (N, 2) px, gaze (N, 2) rad, depth_m (N,) or None where it is not known.
 
-    Raises DataError for values that are not finite, fewer than 20 different points, or points
-    that do not spread over a plane.
+    Raises DataError for values that are not finite.
     """
 
     wide_px: Array
@@ -32,6 +31,9 @@ class Points:
 
     def __post_init__(self) -> None:
         _check_finite(self)
+
+    def check(self) -> None:
+        """Raises DataError for fewer than 20 different points, or points along a line."""
         different = np.unique(np.concatenate([self.wide_px, self.gaze], axis=1), axis=0)
         if len(different) < FEWEST:
             repeats = len(self.wide_px) - len(different)
@@ -65,7 +67,7 @@ class Points:
 def read_points(path: Path) -> Points:
     """Read a CSV file with the columns u, v, pan_deg, tilt_deg and, if known, depth_m.
 
-    Raises DataError naming the file and line.
+    Raises DataError naming the file and the point, or if there are not enough for a fit.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -83,10 +85,11 @@ def read_points(path: Path) -> Points:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     table = np.array(rows, np.float64).reshape(len(rows), len(wanted))
+    depth_m = table[:, 4] if len(wanted) == 5 else None
     try:
-        return Points(
-            table[:, :2], np.radians(table[:, 2:4]), table[:, 4] if len(wanted) == 5 else None
-        )
+        points = Points(table[:, :2], np.radians(table[:, 2:4]), depth_m)
+        points.check()
+        return points
     except DataError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from error
 

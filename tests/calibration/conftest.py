@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeperc.calibration import Points, RigIdentity, View
+from edgeperc.calibration import IdealLens, Points, RigIdentity, View
 
 Array = NDArray[np.float64]
 
@@ -19,7 +19,6 @@ PX_PER_VOLT = 498.0
 RAD_PER_VOLT = np.radians(4.0)  # what a gaze of one volt is called
 SIDE_PX = 224
 PX_PER_RAD = PX_PER_VOLT / RAD_PER_VOLT
-PICTURE_PX = (3840, 2160)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class TwoMirrors:
 class Truth:
     """The rig of section 9, seen by tests: points of it, and how far a model is off."""
 
-    picture_px = PICTURE_PX
+    lens = IdealLens.of_view(3840, 2160, np.radians(90))
     view = View(SIDE_PX, PX_PER_VOLT / RAD_PER_VOLT)
     identity = RigIdentity(
         wide="video", search="basler 123", mirror="optotune", width_px=3840, height_px=2160

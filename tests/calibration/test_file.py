@@ -26,7 +26,7 @@ KINDS = ["cubic", "cubic-1z", "physical"]
 
 @pytest.fixture(scope="session")
 def calibrations(truth: Any) -> dict[str, Calibration]:
-    found = fit(truth.points(3, 80, (10.0, 60.0)), truth.picture_px, truth.view)
+    found = fit(truth.points(3, 80, (10.0, 60.0)), truth.lens, truth.view)
     return {
         one.model.name: Calibration(
             model=one.model,
@@ -98,11 +98,11 @@ def test_every_truncation_is_a_clear_error(
         (r"pan_rad = \[[^,]*", "pan_rad = [nan", r"\[polynomial\] pan_rad: nan, must be finite"),
         (r"pan_rad = \[[^,]*,", "pan_rad = [", "need 10 numbers each"),
         (r"gap_m = .*", "gap_m = inf", r"\[physical\] gap_m: inf, must be finite"),
-        (r"scale_px = .*", "scale_px = [0.0, 1.0]", "scale_px"),
+        (r"\nscale = .*", "\nscale = [0.0, 1.0]", "scale"),
         (r"rms_px = .*", "rms_px = nan", r"\[errors\] rms_px: nan, must be finite"),
         (r"format = 1", "format = 2", "this version reads 1"),
         (r"\[physical\](.|\n)*", "", r"table \[physical\] is missing"),
-        (r"model = .*", 'model = "pinhole"', "pinhole"),
+        (r"model = .*", 'model = "ideal lens"', "ideal lens"),
         (r"points = 80", "pionts = 80", "pionts"),
     ],
 )
@@ -152,7 +152,7 @@ def test_depth_is_used_where_it_is_known(calibrations: dict[str, Calibration], t
 
 def test_depth_is_ignored_where_no_depth_was_calibrated(truth: Any) -> None:
     points = truth.points(3, 80, (30.0, 30.0))
-    blind = fit(type(points)(points.wide_px, points.gaze), truth.picture_px, truth.view)
+    blind = fit(type(points)(points.wide_px, points.gaze), truth.lens, truth.view)
     kept = calibration_of(blind, truth.identity, date="", software="")
     assert np.array_equal(kept.gaze(points.wide_px), kept.gaze(points.wide_px, 2.0))
 
@@ -170,14 +170,14 @@ def test_nonsense_in_is_nan_out(kind: str, calibrations: dict[str, Calibration])
 
 def test_a_poor_fit_is_not_kept(truth: Any) -> None:
     points = truth.points(0, 60, (1.0, 6.0))
-    found = fit(type(points)(points.wide_px, points.gaze), truth.picture_px, truth.view)
+    found = fit(type(points)(points.wide_px, points.gaze), truth.lens, truth.view)
     with pytest.raises(DataError, match="quarter of the view"):
         calibration_of(found, truth.identity, date="", software="")
 
 
 def test_a_rig_without_calibration_says_so(truth: Any, tmp_path: Path) -> None:
     bare = uncalibrated(truth.identity, np.radians(90))
-    assert bare.model.name == "pinhole"
+    assert bare.model.name == "ideal lens"
     assert bare.errors is None
     with pytest.raises(ConfigError, match="nothing to be saved"):
         save_calibration(bare, tmp_path / "rig.toml")

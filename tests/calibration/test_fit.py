@@ -22,7 +22,7 @@ def rms(values: Any) -> float:
 
 
 def reached(truth: Any, seed: int, depth_m: tuple[float, float]) -> dict[str, float]:
-    found = fit(truth.points(seed, 60, depth_m), truth.picture_px, truth.view)
+    found = fit(truth.points(seed, 60, depth_m), truth.lens, truth.view)
     tests = truth.points(1000 + seed, 2000, depth_m, noise_px=0.0)
     return {one.model.name: rms_px(truth, found, one.model.name, tests) for one in found.fits}
 
@@ -56,7 +56,7 @@ def test_the_figures_hold_over_many_rigs_noise(truth: Any) -> None:
 
 def test_a_rig_without_noise_is_found_exactly(truth: Any) -> None:
     points = truth.points(1, 60, (10.0, 60.0), noise_px=0.0)
-    found = fit(points, truth.picture_px, truth.view)
+    found = fit(points, truth.lens, truth.view)
     assert rms_px(truth, found, "physical", truth.points(2, 500, (5.0, 80.0), 0.0)) < 0.3
 
 
@@ -64,12 +64,12 @@ def test_a_rig_without_noise_is_found_exactly(truth: Any) -> None:
 def test_gross_outliers_hardly_move_it(depth_m: tuple[float, float], truth: Any) -> None:
     points = truth.points(5, 60, depth_m)
     tests = truth.points(6, 2000, depth_m, noise_px=0.0)
-    clean = fit(points, truth.picture_px, truth.view)
+    clean = fit(points, truth.lens, truth.view)
     random = np.random.default_rng(8)
     wide_px = points.wide_px.copy()
     wrong = random.permutation(60)[:6]
-    wide_px[wrong] = random.uniform((0, 0), truth.picture_px, (6, 2))
-    dirty = fit(replace(points, wide_px=wide_px), truth.picture_px, truth.view)
+    wide_px[wrong] = random.uniform((0, 0), (3840, 2160), (6, 2))
+    dirty = fit(replace(points, wide_px=wide_px), truth.lens, truth.view)
     assert dirty.outlier[wrong].all()
     unseen_wrong = np.isin(np.flatnonzero(dirty.held_out), wrong)
     assert unseen_wrong.any()
@@ -83,10 +83,10 @@ def test_small_outliers_hardly_move_it(truth: Any) -> None:
     """Too near to be called wrong by an affine map: Huber's loss must bear them."""
     points = truth.points(5, 60, (30.0, 30.0))
     tests = truth.points(6, 2000, (30.0, 30.0), noise_px=0.0)
-    clean = fit(points, truth.picture_px, truth.view)
+    clean = fit(points, truth.lens, truth.view)
     wide_px = points.wide_px.copy()
     wide_px[::10] += (9.0, -9.0)
-    dirty = fit(replace(points, wide_px=wide_px), truth.picture_px, truth.view)
+    dirty = fit(replace(points, wide_px=wide_px), truth.lens, truth.view)
     assert dirty.outlier[::10].all()
     was, now = (rms_px(truth, found, "cubic", tests) for found in (clean, dirty))
     assert now < 1.2 * was + 0.05
@@ -94,7 +94,7 @@ def test_small_outliers_hardly_move_it(truth: Any) -> None:
 
 def test_a_fifth_is_held_out_and_always_the_same(truth: Any) -> None:
     points = truth.points(8, 60, (30.0, 30.0))
-    first, second = (fit(points, truth.picture_px, truth.view) for _ in range(2))
+    first, second = (fit(points, truth.lens, truth.view) for _ in range(2))
     assert first.held_out.sum() == 12
     assert np.array_equal(first.held_out, second.held_out)
     assert first.chosen.errors == second.chosen.errors
@@ -105,29 +105,29 @@ def test_looks_at_one_gaze_are_held_out_together(truth: Any) -> None:
     twice = Points(
         np.concatenate([points.wide_px, points.wide_px + 0.3]), np.tile(points.gaze, (2, 1))
     )
-    held_out = fit(twice, truth.picture_px, truth.view).held_out
+    held_out = fit(twice, truth.lens, truth.view).held_out
     assert np.array_equal(held_out[:40], held_out[40:])
 
 
 def test_errors_are_those_of_points_it_has_not_seen(truth: Any) -> None:
     points = truth.points(9, 60, (30.0, 30.0))
-    before = fit(points, truth.picture_px, truth.view)
+    before = fit(points, truth.lens, truth.view)
     moved = points.wide_px + np.where(before.held_out[:, None], 1.5, 0.0)
-    after = fit(replace(points, wide_px=moved), truth.picture_px, truth.view)
+    after = fit(replace(points, wide_px=moved), truth.lens, truth.view)
     # That is 8 search px; what was fitted to the others must not follow.
     assert after.chosen.errors.rms_px > before.chosen.errors.rms_px + 4
 
 
 def test_the_simplest_that_does_is_chosen(truth: Any) -> None:
-    shallow = fit(truth.points(0, 60, (30.0, 30.0)), truth.picture_px, truth.view)
+    shallow = fit(truth.points(0, 60, (30.0, 30.0)), truth.lens, truth.view)
     assert shallow.chosen.model.name == "cubic"
-    deep = fit(truth.points(0, 60, (10.0, 60.0)), truth.picture_px, truth.view)
+    deep = fit(truth.points(0, 60, (10.0, 60.0)), truth.lens, truth.view)
     assert deep.chosen.model.name in ("cubic-1z", "physical")
 
 
 def test_without_depths_there_is_no_model_that_needs_them(truth: Any) -> None:
     points = replace(truth.points(0, 60, (30.0, 30.0)), depth_m=None)
-    found = fit(points, truth.picture_px, truth.view)
+    found = fit(points, truth.lens, truth.view)
     assert [one.model.name for one in found.fits] == ["cubic", "physical"]
     assert found.skipped == {"cubic-1z": "needs depths"}
     assert found.chosen.model.name == "cubic"
@@ -136,10 +136,10 @@ def test_without_depths_there_is_no_model_that_needs_them(truth: Any) -> None:
 def test_a_fit_beyond_a_quarter_of_the_view_is_refused(truth: Any) -> None:
     narrow = View(side_px=16, px_per_rad=truth.view.px_per_rad)
     points = replace(truth.points(0, 60, (5.0, 60.0)), depth_m=None)
-    found = fit(points, truth.picture_px, narrow)
+    found = fit(points, truth.lens, narrow)
     with pytest.raises(DataError, match=r"best model, \w+, misses by \d+ search px \(p95\)"):
         found.check()
-    fit(truth.points(0, 60, (30.0, 30.0)), truth.picture_px, truth.view).check()
+    fit(truth.points(0, 60, (30.0, 30.0)), truth.lens, truth.view).check()
 
 
 def test_points_that_agree_with_nothing_are_refused(truth: Any) -> None:
@@ -148,7 +148,7 @@ def test_points_that_agree_with_nothing_are_refused(truth: Any) -> None:
     wide_px = points.wide_px.copy()
     wide_px[:24] += random.uniform(40, 90, (24, 2)) * random.choice([-1, 1], (24, 2))
     with pytest.raises(DataError, match="of 60 points agree with no model"):
-        fit(replace(points, wide_px=wide_px), truth.picture_px, truth.view)
+        fit(replace(points, wide_px=wide_px), truth.lens, truth.view)
 
 
 @pytest.mark.parametrize("turned", ["pan", "tilt", "swapped"])
@@ -157,7 +157,7 @@ def test_a_mirror_with_wrong_axes_is_refused(turned: str, truth: Any) -> None:
     sign = {"pan": (-1, 1), "tilt": (1, -1), "swapped": (1, 1)}[turned]
     gaze = (points.gaze[:, ::-1] if turned == "swapped" else points.gaze) * sign
     with pytest.raises(DataError, match="does not move right or up") as caught:
-        fit(replace(points, gaze=gaze), truth.picture_px, truth.view)
+        fit(replace(points, gaze=gaze), truth.lens, truth.view)
     assert "signs of the mirror's axes" in caught.value.hint
 
 
@@ -165,6 +165,6 @@ def test_two_rows_of_points_do_not_make_a_cubic(truth: Any) -> None:
     points = truth.points(0, 60, (30.0, 30.0))
     wide_px = points.wide_px.copy()
     wide_px[:, 1] = np.where(np.arange(60) % 2, 900.0, 1200.0)
-    gaze = np.stack([(wide_px[:, 0] - 1920) / 1900, (1080 - wide_px[:, 1]) / 1900], axis=1)
+    gaze = (wide_px - (1920, 1080)) / 1900 * (1, -1)
     with pytest.raises(DataError, match="do not determine the ten terms"):
-        fit(Points(wide_px, gaze), truth.picture_px, truth.view)
+        fit(Points(wide_px, gaze), truth.lens, truth.view)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from edgeperc.calibration.fit import fit
-from edgeperc.calibration.models import Model, Physical, Pinhole, Polynomial
+from edgeperc.calibration.models import IdealLens, Model, Physical, Polynomial
 
-MODELS = ["pinhole", "cubic", "cubic-1z", "physical"]
+MODELS = ["ideal lens", "cubic", "cubic-1z", "physical"]
 
 
 @pytest.fixture(scope="session")
 def models(truth: Any) -> dict[str, Model]:
-    found = fit(truth.points(3, 100, (5.0, 60.0)), truth.picture_px, truth.view)
+    found = fit(truth.points(3, 100, (5.0, 60.0)), truth.lens, truth.view)
     fitted: dict[str, Model] = {one.model.name: one.model for one in found.fits}
-    return {"pinhole": Pinhole.of_view(3840, 2160, np.radians(90)), **fitted}
+    return {"ideal lens": IdealLens.of_view(3840, 2160, np.radians(90)), **fitted}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -59,8 +59,8 @@ def test_what_no_gaze_shows_is_nan_not_a_wrong_pixel(models: dict[str, Model]) -
     assert np.isnan(models["cubic"].wide_px(behind, np.zeros(2))).any(axis=1).all()
 
 
-def test_pinhole_is_a_pinhole_of_the_given_view() -> None:
-    model = Pinhole.of_view(960, 448, np.radians(60))
+def test_an_ideal_lens_is_a_pinhole_of_the_given_view() -> None:
+    model = IdealLens.of_view(960, 448, np.radians(60))
     edges = np.array([[0.0, 224.0], [960.0, 224.0], [480.0, 224.0]])
     pan, tilt = np.degrees(model.gaze(edges, np.zeros(3))).T
     assert pan == pytest.approx([-30, 30, 0], abs=1e-9)

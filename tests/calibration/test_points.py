@@ -57,7 +57,7 @@ def test_repetitions_do_not_count(truth: Any) -> None:
     points = truth.points(1, 20, (30.0, 30.0))
     few = np.arange(60) % 15
     with pytest.raises(DataError, match=r"15 different points, need 20 \(45 are repetitions\)"):
-        Points(points.wide_px[few], points.gaze[few])
+        Points(points.wide_px[few], points.gaze[few]).check()
 
 
 @pytest.mark.parametrize("what", ["pixels", "gazes"])
@@ -69,4 +69,4 @@ def test_points_in_one_place_or_on_a_line_are_refused(
     along = np.linspace(0, 1, 40)[:, None] * spread
     flat = (1900 + 500 * along, points.gaze) if what == "pixels" else (points.wide_px, along)
     with pytest.raises(DataError, match=f"{what} of the points all lie in one place"):
-        Points(*flat)
+        Points(*flat).check()

@@ -14,7 +14,7 @@ BOUND_PX = 20.0
 
 @pytest.fixture(scope="session")
 def calibration(truth: Any) -> Calibration:
-    found = fit(truth.points(3, 80, (30.0, 30.0)), truth.picture_px, truth.view)
+    found = fit(truth.points(3, 80, (30.0, 30.0)), truth.lens, truth.view)
     return Calibration(model=found.fits[0].model, rig=truth.identity)
 
 
