@@ -11,7 +11,7 @@ from edgeperc.config import Input, PipelineTable
 from edgeperc.errors import ConfigError, blame
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.plan import Plan, check_names, open_model, own_time
-from edgeperc.result import Inventory, Sink, SourceInfo
+from edgeperc.result import Inventory, Sink, SourceInfo, Viewer
 from edgeperc.search.build import build
 from edgeperc.search.hints import TimedHints
 from edgeperc.search.inline import InlineSearch
@@ -25,13 +25,13 @@ def assemble(
     *,
     lossless: bool = False,
     speed: float | None = 1.0,
-    duration_s: float | None = None,
+    viewer: Viewer | None = None,
 ) -> Run:
     """Load the models and open the sinks of a plan; sensors are opened when the run starts.
 
     lossless: the readers wait for the pipelines (replay) instead of newest wins (live). speed: of
     sensors that have no time of their own, such as recordings and the twin; None = no pacing.
-    duration_s: of a search that has no end of its own. Raises ConfigError or ModelError.
+    viewer: one more sink, which is also shown the frames. Raises ConfigError or ModelError.
     """
     check_names(plan)
     clock = ReplayClock(speed)
@@ -44,7 +44,7 @@ def assemble(
     }
     pipelines = [_pipeline(plan, table.name) for table in tables]
     with ExitStack() as undo:
-        search = _search(plan, clock, lossless=lossless, duration_s=duration_s)
+        search = _search(plan, clock, lossless=lossless)
         if search:
             undo.callback(search.stop)
         inventory = Inventory(
@@ -65,11 +65,12 @@ def assemble(
         validator=lambda: Validator(policy=validate.policy, max_gap_us=validate.max_gap_us),
         lossless=lossless,
         search=search,
+        viewer=viewer,
     )
 
 
 def _search(
-    plan: Plan, clock: ReplayClock, *, lossless: bool, duration_s: float | None
+    plan: Plan, clock: ReplayClock, *, lossless: bool
 ) -> InlineSearch | ProcessSearch | None:
     if plan.app.search is None:
         return None
@@ -79,8 +80,8 @@ def _search(
         return ProcessSearch(plan, hints=names, anchor=anchor)
     delay_ns = round(plan.app.search.hint_delay_ms * 1e6)
     hints = TimedHints(sorted(names), delay_ns=delay_ns)
-    parts = partial(build, plan, clock=clock, hints=hints, lossless=True, duration_s=duration_s)
-    return InlineSearch(lambda emit: parts(emit=emit), hints=hints, names=names)
+    parts = partial(build, plan, clock=clock, hints=hints, lossless=True)
+    return InlineSearch(lambda emit, see: parts(emit=emit, see=see), hints=hints, names=names)
 
 
 def _pipeline(plan: Plan, name: str) -> Pipeline:

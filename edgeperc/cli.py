@@ -82,8 +82,11 @@ def serve(
 @app.command()
 def replay(
     recording: Annotated[
-        Path, typer.Argument(metavar="RECORDING", help="A file or ROS 2 bag folder.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[RECORDING]", help="A file or ROS 2 bag folder; left out, the app's twin."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model by name or folder.")] = None,
     app_name: Annotated[str | None, typer.Option("--app", help="Use an app's pipelines.")] = None,
     speed: Annotated[
@@ -96,6 +99,9 @@ def replay(
     ] = None,
     listen: Annotated[
         str | None, typer.Option(help="Also stream the results by gRPC, as HOST:PORT.")
+    ] = None,
+    render: Annotated[
+        Path | None, typer.Option(help="Draw a search into this video (.mp4, .webm, .avi).")
     ] = None,
     width_px: Annotated[
         int | None, typer.Option(min=1, help="Sensor width, where the file does not say it.")
@@ -113,7 +119,7 @@ def replay(
 ) -> None:
     """Play a recording through a model; the same results every time, at any speed."""
     from edgeperc.replay import replay as play
-    from edgeperc.replay import replay_plan
+    from edgeperc.replay import replay_plan, rig_plan
 
     options = {
         "start_s": start_s or None,
@@ -122,21 +128,24 @@ def replay(
         "height_px": height_px,
         "topics": topic or None,
     }
-    plan = replay_plan(
-        recording,
-        model=model,
-        app=app_name,
-        out=out,
-        listen=listen,
-        max_gap_s=max_gap_s,
-        sensor={key: value for key, value in options.items() if value is not None},
-    )
+    if recording is None:
+        plan = rig_plan(app_name, duration_s=duration_s, out=out, listen=listen)
+    else:
+        plan = replay_plan(
+            recording,
+            model=model,
+            app=app_name,
+            out=out,
+            listen=listen,
+            max_gap_s=max_gap_s,
+            sensor={key: value for key, value in options.items() if value is not None},
+        )
     console = Console(stderr=as_json)
-    played = play(plan, speed=_speed(speed), out=out, console=console)
+    played = play(plan, speed=_speed(speed), out=out, console=console, render=render)
     if as_json:
         _print_json(played.summary)
-    elif out:
-        console.print(escape(f"written to {out}"))
+    for written in filter(None, (out, render)):
+        console.print(escape(f"written to {written}"))
     if played.error:
         raise played.error
 
@@ -319,12 +328,12 @@ def train(
     threads: Threads = 2,
 ) -> None:
     """Train a network on the digital twin; goes on where an interrupted run stopped."""
-    training = _offline("train")
+    training = _offline("trainers")
     folder = out or Path("out") / name
     trained = training.train(
         name, folder, seed=seed, steps=steps, resume=not fresh, threads=threads
     )
-    Console().print(trained.scores.table(f"{name} on validation streets of the twin"))
+    Console().print(trained.scores.table(f"{name} on validation scenes of the twin"))
     Console().print(
         f"trained for {trained.seconds / 60:.1f} minutes, written to {trained.weights}\n"
         f"make a model of it: edgeperc export {name} --weights {trained.weights} --out MODEL_FOLDER"
@@ -339,12 +348,12 @@ def export(
     weights: Annotated[Path, typer.Option(help="What `edgeperc train` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
 ) -> None:
-    """Fold, prune and export trained weights to a model folder that the daemon runs."""
+    """Export trained weights, folded and pruned, to a model folder that the daemon runs."""
     from edgeperc import places
 
     card = places.find_card(name).card
     folder = out or places.data_home() / "models" / card.name
-    report = _offline("export").export_trained(card, weights, folder)
+    report = _offline("trainers").export_trained(card, weights, folder)
     Console().print(report.summary())
     Console().print(escape(f"written to {folder}"))
 
@@ -365,7 +374,7 @@ def evaluate(
     threads: Threads = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model by IoU of each class, mIoU and accuracy, as the daemon would run it."""
+    """Score a model as the daemon would run it: label maps by IoU, boxes by AP50 and recall."""
     from rich.progress import Progress
 
     scoring = _offline("evaluate")

@@ -159,10 +159,11 @@ class SearchTable(Strict, frozen=True, kw_only=True):
     gaze: the pipeline whose camera looks through the mirror. hints: pipelines of other cameras;
     their boxes and label maps say where it is worth looking. scheduler: see
     `edgeperc.search.schedulers`; options are its constructor's. pd: how probably the model of the
-    gaze pipeline finds a target that is in its picture. prior: class of a label map -> share of the
-    targets that are there; classes that are not named have none. priority: of the loop's process,
-    by SCHED_FIFO where that is permitted; 0 leaves it as it is. hint_delay_ms: in replay, how long
-    after its exposure a hint arrives.
+    gaze pipeline finds a target that is in its picture. targets: classes of boxes that count; with
+    none named, all do. prior: class of a label map -> share of the targets that are there; classes
+    that are not named have none. priority: of the loop's process, by SCHED_FIFO where that is
+    permitted; 0 leaves it as it is. hint_delay_ms: in replay, how long after its exposure a hint
+    arrives.
     """
 
     gaze: str
@@ -170,6 +171,7 @@ class SearchTable(Strict, frozen=True, kw_only=True):
     scheduler: str = "bayes"
     options: dict[str, Any] = {}
     pd: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.92
+    targets: tuple[str, ...] = ()
     prior: dict[str, NotNegative] = {}
     priority: Annotated[int, msgspec.Meta(ge=0, le=98)] = 20
     hint_delay_ms: NotNegative = 50.0

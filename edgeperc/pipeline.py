@@ -20,8 +20,8 @@ from typing import Protocol
 from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
 from edgeperc.meter import Meter
-from edgeperc.packet import Events, Packet, Sensor
-from edgeperc.result import Model, ModelRef, Result, Sink
+from edgeperc.packet import Events, Frame, Packet, Sensor
+from edgeperc.result import Model, ModelRef, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows
@@ -116,8 +116,11 @@ class Search(Protocol):
 
     hints: frozenset[str]
 
-    def run(self, emit: Callable[[Result], None]) -> None:
-        """Search until its camera ends or `stop`; emit takes its results."""
+    def run(self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None) -> None:
+        """Search until its camera ends or `stop`; emit takes its results, see its pictures.
+
+        A search in a process of its own keeps its pictures there.
+        """
 
     def hint(self, pipeline: str, result: Result) -> None:
         """Take a result; a lossless search may wait until it has come that far itself."""
@@ -142,7 +145,8 @@ class Run:
     """Sensors, pipelines and sinks at work, from `start` to `stop` or the sensors' end.
 
     sensors: a constructor for each, called again when a device was lost. lossless: readers wait
-    and a lost device ends its stream (replay), instead of newest wins and reconnect (live).
+    and a lost device ends its stream (replay), instead of newest wins and reconnect (live). viewer:
+    one more sink, which is also shown the frames.
     """
 
     def __init__(
@@ -155,10 +159,12 @@ class Run:
         validator: Callable[[], Validator],
         lossless: bool,
         search: Search | None = None,
+        viewer: Viewer | None = None,
     ) -> None:
         self._open = dict(sensors)
         self._pipelines = tuple(pipelines)
-        self._sinks = list(sinks)
+        self._sinks = [*sinks, *([viewer] if viewer else [])]
+        self._viewer = viewer
         self._clock = clock
         self._validator = validator
         self._lossless = lossless
@@ -255,7 +261,7 @@ class Run:
     def _run_search(self) -> None:
         """Search to the end. Where the search ends by itself, all does."""
         assert self._search
-        self._search.run(self._deliver)
+        self._search.run(self._deliver, self._viewer.see if self._viewer else None)
         self._halt()
 
     def _join(self, timeout_s: float | None) -> None:
@@ -316,6 +322,8 @@ class Run:
                     status.events += len(packet)
                 else:
                     status.frames += 1
+                    if self._viewer:
+                        self._viewer.see(packet)
                 for pipeline, inbox in fed:
                     for piece in pipeline.cut(packet):
                         inbox.put(piece)

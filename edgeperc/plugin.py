@@ -84,6 +84,12 @@ SINKS = {
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),
     "null": Builtin("edgeperc.sinks.null:Null", "counts and forgets"),
 }
+_KEYS: dict[Kind, str] = {
+    "driver": "driver",
+    "mirror": "driver",
+    "scheduler": "scheduler",
+    "sink": "kind",
+}
 TABLES: dict[Kind, dict[str, Builtin]] = {
     "driver": DRIVERS,
     "mirror": MIRRORS,
@@ -108,7 +114,7 @@ def prepare(
     asks for it; an operator cannot set these. Raises ConfigError for a name, key or value that does
     not fit.
     """
-    key = {"sink": "kind", "scheduler": "scheduler"}.get(kind, "driver")
+    key = _KEYS[kind]
     options = dict(table)
     name = options.pop(key, None)
     if not isinstance(name, str):
@@ -127,6 +133,14 @@ def prepare(
             raise _missing_library(name, kind, error) from error
 
     return construct
+
+
+def parameters(table: Mapping[str, Any], *, kind: Kind, folder: Path) -> frozenset[str]:
+    """Names of what a plug-in's constructor takes. Raises ConfigError if there is none."""
+    name = str(table.get(_KEYS[kind]))
+    return frozenset(
+        inspect.signature(resolve(name, kind=kind, where="", folder=folder)).parameters
+    )
 
 
 def resolve(name: str, *, kind: Kind, where: str, folder: Path) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,54 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from edgeperc import __version__
+from edgeperc import __version__, plugin
 from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
 from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
+from edgeperc.render import Overlay, Render
+from edgeperc.search.build import calibrations
 from edgeperc.serve import watch_run
 from edgeperc.table import run_report
+
+TWIN_S = 10.0
+"""How long a rig is played that has no end."""
+
+
+def rig_plan(
+    app: str | None, *, duration_s: float | None, out: Path | None, listen: str | None
+) -> Plan:
+    """A plan that plays an app on its own rig, by default for `TWIN_S`.
+
+    Every sensor must have a time of its own, as those of the twin. Raises ConfigError.
+    """
+    if app is None:
+        raise ConfigError(
+            "name a recording, or an app to be played on its twin",
+            hint="edgeperc replay RECORDING --model NAME, or edgeperc replay --app search",
+        )
+    plan = Plan.load(app)
+    sensors = {}
+    for name in {table.input for table in plan.app.pipelines} & plan.rig.sensors.keys():
+        table = plan.rig.sensors[name]
+        accepts = plugin.parameters(table, kind="driver", folder=plan.rig_path.parent)
+        if not {"clock", "duration_s"} <= accepts:
+            raise ConfigError(
+                f"{plan.rig_path} [sensors.{name}]: driver '{table.get('driver')}' is live and"
+                " cannot be replayed",
+                hint="name a recording: edgeperc replay RECORDING --app NAME",
+            )
+        sensors[name] = {**table, "duration_s": TWIN_S if duration_s is None else duration_s}
+    rig = msgspec.structs.replace(plan.rig, sensors=sensors)
+    app_table = msgspec.structs.replace(plan.app, sinks=_sinks(out, listen))
+    return Plan(app=app_table, app_path=plan.app_path, rig=rig, rig_path=plan.rig_path)
+
+
+def _sinks(out: Path | None, listen: str | None) -> tuple[dict[str, Any], ...]:
+    file = [{"kind": "file", "folder": str(out)}] if out else []
+    grpc = [{"kind": "grpc", "listen": listen}] if listen else []
+    return (*file, *grpc)
 
 
 def replay_plan(
@@ -51,17 +92,12 @@ def replay_plan(
         pipelines = tuple(msgspec.structs.replace(table, input=name) for table in named.pipelines)
         validate = named.validate
     max_gap_us = validate.max_gap_us if max_gap_s is None else max(1, round(max_gap_s * 1e6))
-    sinks: list[dict[str, Any]] = []
-    if out:
-        sinks.append({"kind": "file", "folder": str(out)})
-    if listen:
-        sinks.append({"kind": "grpc", "listen": listen})
     here = Path("(replay)")
     return Plan(
         app=App(
             rig=name,
             pipelines=pipelines,
-            sinks=tuple(sinks),
+            sinks=_sinks(out, listen),
             validate=ValidateTable(policy="raise", max_gap_us=max_gap_us),
         ),
         app_path=here,
@@ -87,16 +123,25 @@ class Replayed:
     error: EdgepercError | None
 
 
-def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Console) -> Replayed:
-    """Play a plan's recording to its end, lossless, and write `summary.json` into `out`.
+def replay(
+    plan: Plan,
+    *,
+    speed: float | None,
+    out: Path | None,
+    console: Console,
+    render: Path | None = None,
+) -> Replayed:
+    """Play a plan to its end, lossless, and write `summary.json` into `out`.
 
-    speed: 1.0 is real time, None as fast as possible. What came before an error is delivered and
-    written. Raises ConfigError or ModelError before anything starts.
+    speed: 1.0 is real time, None as fast as possible. render: a video to draw a search into. What
+    came before an error is delivered and written. Raises ConfigError or
+    ModelError before anything starts.
     """
+    viewer = _renderer(plan, render) if render else None
     with console.status("loading models ..."):
-        run = assemble(plan, lossless=True, speed=speed)
+        run = assemble(plan, lossless=True, speed=speed, viewer=viewer)
     started_s = time.monotonic()
-    path = plan.rig.sensors[plan.app.rig]["path"]
+    path = str(plan.rig.sensors.get(plan.app.rig, {}).get("path", plan.app.rig))
     interrupted = watch_run(run, console)
     error = StoppedError(f"{path}: stopped before its end") if interrupted else _fault(run, path)
     summary = {
@@ -113,6 +158,14 @@ def replay(plan: Plan, *, speed: float | None, out: Path | None, console: Consol
         except OSError as failure:
             error = error or EdgepercError(f"{out}/summary.json: {failure.strerror}")
     return Replayed(summary=summary, error=error)
+
+
+def _renderer(plan: Plan, path: Path) -> Render:
+    if plan.app.search is None:
+        raise ConfigError(f"--render draws a search, and {plan.app_path} has no [search]")
+    field = plan.rig.field
+    overlay = Overlay(calibrations(plan), search_rad=math.radians(field.search_deg))
+    return Render(path, overlay, wide=field.wide, search=field.search)
 
 
 def _fault(run: Run, path: str) -> EdgepercError | None:

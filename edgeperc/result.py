@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Gaze, Packet, Stamp
+from edgeperc.packet import Frame, Gaze, Packet, Stamp
 
 UNKNOWN = 255
 """Label of a pixel that the network did not look at."""
@@ -54,8 +54,8 @@ class LabelMap:
 class Detections:
     """Boxes. boxes: (N, 4) float32 xyxy px; scores (N,) float32; class_ids (N,) int64.
 
-    picture_px: width and height of the frame that the boxes lie in; (0, 0) is not known. variance: (N, 4) float32 px², or None where the detector states none. gaze: where a steered
-    camera looked.
+    picture_px: width and height of the frame that the boxes lie in; (0, 0) is not known. variance:
+    (N, 4) float32 px², or None where the detector states none. gaze: where a steered camera looked.
     """
 
     stamp: Stamp
@@ -114,6 +114,13 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and release; may be called twice."""
+
+
+class Viewer(Sink, Protocol):
+    """A sink that also wants the pictures. Called from the threads of all sensors."""
+
+    def see(self, frame: Frame) -> None:
+        """Take one picture, before the results about it come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -312,7 +312,7 @@ class Seeker:
     finished: threading.Event = field(default_factory=threading.Event)
     stopped: int = 0
 
-    def run(self, emit: Callable[[Result], None]) -> None:
+    def run(self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None) -> None:
         self.finished.wait(10)
         emit(label(frame(77)))
 

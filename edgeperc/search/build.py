@@ -85,14 +85,14 @@ def build(
     clock: Clock,
     hints: Hints,
     emit: Callable[[Result], None],
-    see: Callable[[Frame], None] = lambda _frame: None,
+    see: Callable[[Frame], None] | None = None,
     lossless: bool = False,
-    duration_s: float | None = None,
 ) -> Parts:
     """Load the detector and make everything nameable; devices are opened when the loop runs.
 
-    clock: of the run. lossless: time steps from slot to slot, and a lost device is the end.
-    duration_s: None searches until the clock is stopped. Raises ConfigError or ModelError.
+    clock: of the run. lossless: time steps from slot to slot, and a lost device is the end. The
+    loop ends with the `duration_s` of its camera, if that has one. Raises ConfigError or
+    ModelError.
     """
     search = plan.app.search
     assert search
@@ -108,6 +108,7 @@ def build(
     with blame(f"{where} model"):
         detector = open_model(places.find_model(table.model), table)
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
+    duration_s = plan.rig.sensors[table.input].get("duration_s")
     end_ns = None if duration_s is None else round(duration_s * 1e9)
     panorama = _panorama(plan)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
@@ -141,6 +142,7 @@ def _panorama(plan: Plan) -> Panorama:
         grid=Grid(height=round(CELLS * field.height_deg / field.width_deg), cell_rad=cell_rad),
         calibration=calibrations(plan),
         search_rad=math.radians(field.search_deg),
+        targets=frozenset(plan.app.search.targets),
         prior=plan.app.search.prior,
     )
 

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
+from edgeperc.packet import Frame
 from edgeperc.result import ModelRef, Result
 from edgeperc.search.build import Parts
 from edgeperc.search.hints import TimedHints
 from edgeperc.status import PipelineStatus, SensorStatus
 
+Emit: TypeAlias = Callable[[Result], None]
+See: TypeAlias = Callable[[Frame], None]
+
 
 class InlineSearch:
     """Runs a loop whose hints arrive at fixed times, so that a run is the same each time.
 
-    open_parts: builds the loop around where its results go. Raises what that raises.
+    open_parts: builds the loop around where its results and its pictures go. Raises what that
+    raises.
     """
 
     def __init__(
         self,
-        open_parts: Callable[[Callable[[Result], None]], Parts],
+        open_parts: Callable[[Emit, See], Parts],
         *,
         hints: TimedHints,
         names: frozenset[str],
     ) -> None:
         self.hints = names
         self._timed = hints
-        self._emit: Callable[[Result], None] = lambda _result: None
-        self._parts = open_parts(self._pass_on)
+        self._emit: Emit | None = None
+        self._see: See | None = None
+        self._parts = open_parts(self._pass_on, self._show)
 
-    def run(self, emit: Callable[[Result], None]) -> None:
+    def run(self, emit: Emit, see: See | None = None) -> None:
         """Search until the slots end or `stop`."""
-        self._emit = emit
+        self._emit, self._see = emit, see
         try:
             self._parts.loop.run()
         finally:
             self._timed.stop()
 
     def _pass_on(self, result: Result) -> None:
+        assert self._emit  # only a loop that runs has results
         self._emit(result)
+
+    def _show(self, frame: Frame) -> None:
+        if self._see:
+            self._see(frame)
 
     def hint(self, pipeline: str, result: Result) -> None:
         """Take a result; waits if the search is far behind."""

@@ -66,7 +66,7 @@ class SearchLoop:
         clock: Clock,
         meter: Meter,
         emit: Callable[[Result], None],
-        see: Callable[[Frame], None] = lambda _frame: None,
+        see: Callable[[Frame], None] | None = None,
     ) -> None:
         self.camera, self.mirror = camera, mirror
         self.meter = meter
@@ -165,7 +165,8 @@ class SearchLoop:
         if frame.gaze is None:
             middle_ns = (frame.stamp.start_ns + frame.stamp.end_ns) // 2
             checked = replace(checked, gaze=mirror.measured(middle_ns))
-        self._see(checked)
+        if self._see:
+            self._see(checked)
         return checked
 
     def _find(self, frame: Frame) -> Detections | None:

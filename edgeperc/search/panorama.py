@@ -22,28 +22,32 @@ class Panorama:
     """Turns results of the wide and of the search camera into cells.
 
     calibration: for a wide picture of some width and height; raises ConfigError if there is none
-    for that size. search_rad: angle that the width of the search picture spans. prior: class of a
+    for that size. search_rad: angle that the width of the search picture spans. targets:
+    classes of boxes that count, all if it is empty. prior: class of a
     label map -> how probable a target there is.
     """
 
     grid: Grid
     calibration: Callable[[tuple[int, int]], Calibration]
     search_rad: float
+    targets: frozenset[str]
     prior: Mapping[str, float]
 
     def found(self, result: Detections) -> Cells:
         """Boxes of a search picture, whose gaze is known."""
         assert result.gaze
         width_px, height_px = result.picture_px
-        aside = (_middles(result) - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
+        boxes, scores = self._targets(result)
+        aside = (_middles(boxes) - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
         pan_rad = result.gaze.pan_rad + aside[:, 0]
         tilt_rad = result.gaze.tilt_rad - aside[:, 1]
-        return self._cells(np.stack([pan_rad, tilt_rad], axis=1), result.scores)
+        return self._cells(np.stack([pan_rad, tilt_rad], axis=1), scores)
 
     def hinted(self, result: Detections) -> Cells:
         """Boxes of the wide picture."""
         calibration = self.calibration(result.picture_px)
-        return self._cells(calibration.gaze(_middles(result)), result.scores)
+        boxes, scores = self._targets(result)
+        return self._cells(calibration.gaze(_middles(boxes)), scores)
 
     def regions(self, result: LabelMap) -> NDArray[np.uint8] | None:
         """Class of each cell, (H, W) uint8, 255 = unknown; None if the picture shows nothing."""
@@ -69,12 +73,20 @@ class Panorama:
         turned[:, 1] = (self.grid.height / 2 - turned[:, 1]) * self.grid.cell_rad
         return turned.astype(np.float32)
 
+    def _targets(self, result: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes and scores of what is searched for."""
+        if not self.targets:
+            return result.boxes, result.scores
+        wanted = [k for k, name in enumerate(result.classes) if name in self.targets]
+        kept = np.isin(result.class_ids, wanted)
+        return result.boxes[kept], result.scores[kept]
+
     def _cells(self, gazes: NDArray[np.float64], scores: NDArray[np.float32]) -> Cells:
         x, y = self.grid.cells(gazes).T
         return np.stack([x, y, scores.astype(np.float64)], axis=1)
 
 
-def _middles(result: Detections) -> NDArray[np.float64]:
+def _middles(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     """Middles of boxes, (N, 2) px."""
-    middles: NDArray[np.float64] = result.boxes.astype(np.float64).reshape(-1, 2, 2).mean(axis=1)
+    middles: NDArray[np.float64] = boxes.astype(np.float64).reshape(-1, 2, 2).mean(axis=1)
     return middles

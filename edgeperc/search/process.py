@@ -20,6 +20,7 @@ from typing import Any
 
 from edgeperc import errors
 from edgeperc.errors import EdgepercError, ModelError
+from edgeperc.packet import Frame
 from edgeperc.result import ModelRef, Result
 from edgeperc.search.channel import pair
 from edgeperc.status import PipelineStatus, SensorStatus
@@ -59,8 +60,10 @@ class ProcessSearch:
         self._crash = ""
         self._start()
 
-    def run(self, emit: Callable[[Result], None]) -> None:
-        """Hand on the child's results until it ends or `stop`."""
+    def run(
+        self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None = None
+    ) -> None:
+        """Hand on the child's results until it ends or `stop`; its pictures stay where they are."""
         while not self._stopping.is_set():
             self._send("go", self._anchor())
             ended = self._listen(emit)
