@@ -1,12 +1,24 @@
-"""Small recordings of one made-up scene in every format, and the real ones where they are."""
+"""Small recordings of one made-up scene in every format, and the real ones where they are.
+
+Also cameras that are none: pylon's emulated ones, Aravis' fake one, and a stream of pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import fcntl
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -83,6 +95,96 @@ def writers() -> dict[str, Callable[[Path, Scene], None]]:
 def bags() -> type[Bags]:
     """A writer of ROS bags, for messages that FORMATS has not."""
     return Bags
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A network camera: red pictures of 64 × 48 px. `end` hangs up on who looks."""
+
+    url: str
+    rgb: tuple[int, int, int] = (250, 20, 10)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def end(self) -> None:
+        self.over.set()
+
+
+@pytest.fixture
+def stream() -> Iterator[Stream]:
+    """A live MJPEG stream, as cheap network cameras have it."""
+    picture = cv2.imencode(".jpg", np.full((48, 64, 3), Stream.rgb[::-1], np.uint8))[1].tobytes()
+    part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n"
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            try:
+                while not there.over.wait(0.02):
+                    self.wfile.write(part % (len(picture), picture))
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    there = Stream(f"http://127.0.0.1:{server.server_address[1]}/live")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield there
+    there.end()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cameras that pylon emulates: 0815-0000 and 0815-0001."""
+    pytest.importorskip("pypylon", reason="pypylon is not here: pip install 'edgeperc[basler]'")
+    monkeypatch.setenv("PYLON_CAMEMU", "2")
+
+
+class FakeGige:
+    """Aravis' fake camera of 2048 × 2048 px on the loopback interface, in a process of its own."""
+
+    program = "arv-fake-gv-camera-0.8"
+    id = "Aravis-Fake-GVTEST"
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, lost_per_thousand: int = 0) -> None:
+        lost = ["-r", str(lost_per_thousand)]
+        self.process = subprocess.Popen([self.program, "-i", "lo", "-s", "GVTEST", *lost])
+        port = f":{3956:04X} "
+        while port not in Path("/proc/net/udp").read_text():
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+    def pull(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def aravis() -> None:
+    """Skips where Debian's packages of Aravis are not."""
+    look = [sys.executable, "-c", "import edgeperc.drivers.formats.aravis as a; a.library()"]
+    there = shutil.which(FakeGige.program)
+    if not there or subprocess.run(look, capture_output=True, check=False).returncode:
+        pytest.skip("not here: apt-get install aravis-tools gir1.2-aravis-0.8 python3-gi")
+
+
+@pytest.fixture
+def fake_gige(aravis: None) -> Iterator[FakeGige]:
+    """A camera that plays as soon as it is started; there is one at a time on a machine."""
+    with (Path(tempfile.gettempdir()) / "edgeperc-fake-gige.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        camera = FakeGige()
+        yield camera
+        camera.pull()
 
 
 def evt2_words(scene: Scene) -> NDArray[np.uint32]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,42 +69,8 @@ def test_mistakes_of_the_caller(tmp_path: Path) -> None:
         list(Video(str(tmp_path / "text.mp4")).packets())
 
 
-@pytest.fixture
-def stream() -> Iterator[str]:
-    """The address of a live MJPEG stream, as cheap network cameras have it."""
-    picture = cv2.imencode(".jpg", np.full((48, 64, 3), RED[::-1], np.uint8))[1].tobytes()
-    part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n"
-    over = threading.Event()
-
-    class Camera(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-            self.end_headers()
-            limit = 20 if self.path == "/short" else 10_000
-            try:
-                for _ in range(limit):
-                    self.wfile.write(part % (len(picture), picture))
-                    if over.wait(0.02):
-                        return
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_a_live_stream_until_it_is_closed(stream: str) -> None:
-    video = Video(f"{stream}/live", name="door")
+def test_a_live_stream_until_it_is_closed(stream: Any) -> None:
+    video = Video(stream.url, name="door")
     frames: list[Frame] = []
     three = threading.Event()
 
@@ -121,12 +89,67 @@ def test_a_live_stream_until_it_is_closed(stream: str) -> None:
     assert not thread.is_alive()
     times_ns = [frame.stamp.end_ns for frame in frames]
     assert times_ns == sorted(set(times_ns))
-    assert np.abs(frames[0].image.mean(axis=(0, 1)) - RED).max() < 8
+    assert np.abs(frames[0].image.mean(axis=(0, 1)) - stream.rgb).max() < 8
 
 
-def test_a_stream_that_ends_is_a_lost_device(stream: str) -> None:
-    with pytest.raises(DeviceError, match=r"/short: the camera sends no more pictures"):
-        list(Video(f"{stream}/short").packets())
+def test_a_stream_that_ends_is_a_lost_device(stream: Any) -> None:
+    packets = Video(stream.url).packets()
+    next(packets)
+    stream.end()
+    with pytest.raises(DeviceError, match=r"/live: the camera sends no more pictures"):
+        list(packets)
+
+
+RTSP_SERVER = """
+import sys
+sys.path.append("/usr/lib/python3/dist-packages")
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+if not all(map(Gst.ElementFactory.find, ("videotestsrc", "jpegenc", "rtpjpegpay"))):
+    raise ImportError("elements are missing")
+server = GstRtspServer.RTSPServer(service="0")
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(
+    "( videotestsrc is-live=true pattern=red"
+    " ! video/x-raw,format=I420,width=64,height=48,framerate=25/1"
+    " ! jpegenc ! rtpjpegpay name=pay0 )"
+)
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+"""
+
+
+@pytest.fixture
+def rtsp() -> Iterator[subprocess.Popen[str]]:
+    """A server of a red picture by RTSP, in a process that first prints its port."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RTSP_SERVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        yield server
+        server.kill()
+
+
+def test_a_camera_by_rtsp_until_it_is_gone(rtsp: Any) -> None:
+    port = rtsp.stdout.readline().strip()
+    if not port:
+        packages = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
+        pytest.skip(f"no RTSP server is here: apt-get install {packages}")
+    packets = Video(f"rtsp://127.0.0.1:{port}/live", name="door").packets()
+    frames = [next(packets) for _ in range(5)]
+    assert all(isinstance(frame, Frame) for frame in frames)
+    assert [frame.stamp.seq for frame in frames] == list(range(5))
+    assert np.abs(frames[-1].image.mean(axis=(0, 1)) - (255, 0, 0)).max() < 25
+    rtsp.kill()
+    with pytest.raises(DeviceError, match=r"/live: the camera sends no more pictures"):
+        list(packets)
 
 
 @pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/nothing", 63, "/dev/video63"])

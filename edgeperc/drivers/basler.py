@@ -140,10 +140,10 @@ class Basler:
                     self._camera.StartGrabbing(self._pylon.GrabStrategy_LatestImageOnly)
                 is_asked = is_asked or self._ask()
                 result = self._fetch() if is_asked else None
-                picture = self._picture(result) if result else None
+                picture = None if result is None else self._picture(result)
             if picture:
                 return picture
-            if result:
+            if result is not None:  # it is false by now, being released
                 is_asked = self._trigger != "software"
         signal = "; does a signal come on line 1?" if self._trigger == "line1" else ""
         raise self._lost(f"no picture came for {self._deadline_s:g} s{signal}")
@@ -320,6 +320,7 @@ def _converter(pylon: Any, pixel_format: str) -> Any:
     converter = pylon.ImageFormatConverter()
     grey = pixel_format.startswith("Mono")
     converter.OutputPixelFormat = pylon.PixelType_Mono8 if grey else pylon.PixelType_RGB8packed
+    converter.InconvertibleEdgeHandling.SetValue("Extend")  # else a Bayer picture's edges are black
     return converter
 
 

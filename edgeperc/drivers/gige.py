@@ -21,6 +21,7 @@ from edgeperc.packet import Packet
 
 _MODULE = "edgeperc.drivers.formats.aravis"
 _LOOK_S = 10
+_HANG_S = 5.0
 
 Offset = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -67,8 +68,9 @@ class Gige:
         )
         job = Job(module=_MODULE, source=msgspec.json.encode(settings).decode(), live=True)
         label = f"GigE camera {camera}" if camera else "GigE camera"
-        # The child tells of silence itself; only if it hangs does the parent.
-        self._worker = Worker(job, label=label, deadline_s=2 * deadline_s, error=DeviceError)
+        # The child tells of silence itself, and may have to wait for the camera when it opens it.
+        patience_s = deadline_s + _HANG_S
+        self._worker = Worker(job, label=label, deadline_s=patience_s, error=DeviceError)
         self._name = name
 
     def packets(self) -> Iterator[Packet]:

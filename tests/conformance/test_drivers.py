@@ -1,20 +1,28 @@
-"""What every driver must do, whatever it drives; a new one joins by a line in DRIVERS."""
+"""What every driver must do, whatever it drives.
+
+A source that is the same each time joins by a line in DRIVERS, a live camera by one in LIVE.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
 from edgeperc.clock import ReplayClock
+from edgeperc.drivers.basler import Basler
+from edgeperc.drivers.gige import Gige
 from edgeperc.drivers.opencv import Video
 from edgeperc.drivers.replay import Replay
 from edgeperc.drivers.twin import Twin
+from edgeperc.errors import DeviceError
 from edgeperc.packet import Events, Frame, Packet, Sensor
 from edgeperc.validate import Validator
 
@@ -99,3 +107,121 @@ def test_close_ends_it_from_any_thread_and_for_good(make: Make) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert list(sensor.packets()) == []
+
+
+class Live(NamedTuple):
+    """A live camera. make: opens it. pull: the cable."""
+
+    make: Callable[[], Any]
+    pull: Callable[[], None]
+
+
+def basler(trigger: Any) -> Callable[[pytest.FixtureRequest], Live]:
+    def there(request: pytest.FixtureRequest) -> Live:
+        request.getfixturevalue("emulated")
+        opened: list[Basler] = []
+
+        def make() -> Basler:
+            size = {"width_px": 64, "height_px": 48, "exposure_us": 1000.0}
+            opened.append(Basler(name="cam", rate_hz=100, trigger=trigger, **size))
+            return opened[-1]
+
+        def pull() -> None:
+            opened[-1]._camera.FirePnPCallback.Execute()
+
+        return Live(make, pull)
+
+    return there
+
+
+def gige(request: pytest.FixtureRequest) -> Live:
+    fake = request.getfixturevalue("fake_gige")
+    fake.start()
+    size = {"width_px": 64, "height_px": 48, "rate_hz": 100.0}
+    return Live(lambda: Gige(name="cam", deadline_s=0.5, **size), fake.pull)
+
+
+def network(request: pytest.FixtureRequest) -> Live:
+    stream = request.getfixturevalue("stream")
+    return Live(lambda: Video(stream.url, name="cam"), stream.end)
+
+
+LIVE = {
+    "basler": basler("free"),
+    "basler on request": basler("software"),
+    "gige": gige,
+    "video": network,
+}
+
+
+@pytest.fixture(params=LIVE)
+def live(request: pytest.FixtureRequest) -> Live:
+    return LIVE[request.param](request)
+
+
+def test_a_live_camera_tells_when_it_saw_what(live: Live) -> None:
+    before_ns = time.monotonic_ns()
+    camera = live.make()
+    frames = list(islice(camera.packets(), 12))
+    camera.close()
+    assert len(frames) == 12
+    assert {frame.stamp.source for frame in frames} == {"cam"}
+    assert frames[0].stamp.seq == 0
+    steps = [later.stamp.seq - sooner.stamp.seq for sooner, later in pairwise(frames)]
+    assert min(steps) >= 1  # a gap is a drop
+    for frame in frames:
+        assert isinstance(frame, Frame)
+        assert frame.image.shape[:2] == (48, 64)
+        assert frame.image.any()
+        assert not frame.image.flags.writeable
+        assert before_ns < frame.stamp.start_ns <= frame.stamp.end_ns < time.monotonic_ns()
+    validator = Validator("raise")
+    assert len(list(validator.stream(frames))) == 12
+
+
+def test_a_live_camera_keeps_its_pictures_apart(live: Live) -> None:
+    camera = live.make()
+    packets = camera.packets()
+    first = next(packets)
+    seen = first.image.tobytes()
+    list(islice(packets, 15))  # as many as any camera has buffers
+    camera.close()
+    assert first.image.tobytes() == seen
+
+
+def test_a_live_camera_closes_from_any_thread_and_for_good(live: Live) -> None:
+    camera = live.make()
+    begun = threading.Event()
+
+    def consume() -> None:
+        for _ in camera.packets():
+            begun.set()
+
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    closing = [threading.Thread(target=camera.close) for _ in range(2)]
+    for each in closing:
+        each.start()
+    for each in (*closing, thread):
+        each.join(10)
+        assert not each.is_alive()
+    camera.close()
+    assert list(camera.packets()) == []
+
+
+def test_a_pulled_cable_is_a_lost_device(live: Live) -> None:
+    camera = live.make()
+    packets = camera.packets()
+    next(packets)
+    live.pull()
+    with pytest.raises(DeviceError, match=r"\w"):
+        list(packets)
+    camera.close()
+    camera.close()
+
+
+def test_a_live_camera_that_was_never_looked_at_closes(live: Live) -> None:
+    camera = live.make()
+    camera.close()
+    assert list(camera.packets()) == []

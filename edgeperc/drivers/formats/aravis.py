@@ -57,16 +57,15 @@ def watch(source: str, options: Options) -> Iterator[Packet]:
     camera = _opened(aravis, refusal, settings.camera)
     device = camera.get_device()
     try:
-        _take_control(device)
+        _take_control(device, refusal)
         camera.stop_acquisition()  # whom it served before may have been killed
         _set(aravis, refusal, camera, settings)
         yield from _pictures(aravis, camera, settings)
+    except ConfigError:
+        device.leave_control()  # or it would refuse the next one for some seconds
+        raise
     except refusal as error:
         raise DeviceError(f"the camera was lost: {error.message}", hint=_HINT) from error
-    finally:
-        with contextlib.suppress(refusal):
-            camera.stop_acquisition()
-            device.leave_control()
 
 
 def library() -> tuple[Any, Any]:
@@ -105,14 +104,15 @@ def _opened(aravis: Any, refusal: Any, camera: str | None) -> Any:
         raise DeviceError(f"the camera does not open: {error.message}", hint=hint) from error
 
 
-def _take_control(device: Any) -> None:
+def _take_control(device: Any, refusal: Any) -> None:
     """Wait for the camera to forget whom it served before, which it does after some seconds."""
     until_s = time.monotonic() + _CONTROL_S
     while not device.is_controller():
         if time.monotonic() > until_s:
             raise DeviceError("another program holds the camera", hint=_HINT)
         time.sleep(0.1)
-        device.take_control()
+        with contextlib.suppress(refusal):
+            device.take_control()
 
 
 def _set(aravis: Any, refusal: Any, camera: Any, settings: Settings) -> None:
