@@ -183,21 +183,21 @@ def watch(
 
 @app.command()
 def devices(as_json: AsJson = False) -> None:
-    """List the rigs that can be named in an app, and the event cameras on USB."""
+    """List the rigs that can be named in an app, and the cameras that are plugged in."""
     from edgeperc import places
     from edgeperc.config import Rig, load
-    from edgeperc.drivers.event_camera import list_cameras
+    from edgeperc.drivers import basler, event_camera, gige
 
     rows = [
         {"name": name, "summary": load(path, Rig).summary, "file": str(path)}
         for name, path in places.names("devices").items()
     ]
-    cameras = list_cameras()
+    cameras = [line for kind in (event_camera, basler, gige) for line in kind.list_cameras()]
     if as_json:
         _print_json({"rigs": rows, "cameras": cameras})
     else:
         _print_rows("rig", rows)
-        Console().print("\n".join(["", "[bold]event cameras[/bold]", *map(str, cameras)]))
+        Console().print("\n".join(["", "[bold]cameras[/bold]", *map(escape, cameras)]))
 
 
 @app.command()
