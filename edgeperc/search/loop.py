@@ -133,6 +133,8 @@ class SearchLoop:
             self.clipped, self.mirror_source = mirror.clipped, mirror.source
         except DeviceError as error:
             self.mirror.lost(error)
+        except ValueError as error:  # a scheduler of somebody's own may say anything
+            self.error = self.error or str(error)
         marks.append(time.perf_counter_ns())
         found = self._find(frame) if frame else None
         marks.append(time.perf_counter_ns())

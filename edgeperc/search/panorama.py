@@ -47,7 +47,8 @@ class Panorama:
         """Boxes of the wide picture."""
         calibration = self.calibration(result.picture_px)
         boxes, scores = self._targets(result)
-        return self._cells(calibration.gaze(_middles(boxes)), scores)
+        at = _middles(boxes) - 0.5  # a box counts from pixels' corners, a calibration from middles
+        return self._cells(calibration.gaze(at), scores)
 
     def regions(self, result: LabelMap) -> NDArray[np.uint8] | None:
         """Class of each cell, (H, W) uint8, 255 = unknown; None if the picture shows nothing."""
