@@ -47,8 +47,7 @@ class Panorama:
         """Boxes of the wide picture."""
         calibration = self.calibration(result.picture_px)
         boxes, scores = self._targets(result)
-        at = _middles(boxes) - 0.5  # a box counts from pixels' corners, a calibration from middles
-        return self._cells(calibration.gaze(at), scores)
+        return self._cells(calibration.gaze(_middles(boxes)), scores)
 
     def regions(self, result: LabelMap) -> NDArray[np.uint8] | None:
         """Class of each cell, (H, W) uint8, 255 = unknown; None if the picture shows nothing."""
@@ -56,7 +55,7 @@ class Panorama:
         if np.bincount(result.labels.ravel()).max(initial=0) > ONE_CLASS * result.labels.size:
             return None
         calibration = self.calibration((width_px, height_px))
-        at = np.rint(calibration.wide_px(self.grid.gazes()))
+        at = np.floor(calibration.wide_px(self.grid.gazes()))
         inside = (at >= 0).all(axis=1) & (at < (width_px, height_px)).all(axis=1)
         regions = np.full(len(at), UNKNOWN, np.uint8)
         columns, rows = at[inside].astype(np.intp).T
