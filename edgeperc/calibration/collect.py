@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.calibration.fit import View
-from edgeperc.calibration.locate import locate, slope_of
-from edgeperc.calibration.models import Array, Model
+from edgeperc.calibration.locate import grey, locate, slope_of
+from edgeperc.calibration.models import Array, Model, cubic_terms
 from edgeperc.errors import DataError
-from edgeperc.packet import Gaze, GazeRange, Mirror
+from edgeperc.packet import Gaze, Mirror
 
 FIRST_WINDOW_RAD = np.radians(5.0)
-NEXT_WINDOW_RAD = np.radians(0.4)
+NEXT_WINDOW_RAD = np.radians(0.35)
+_MARGIN_PX = 3.0
+_LEAST_STRUCTURE = 0.5
 _FEWEST_SEEDS = 5
-_MOST_SEEDS = 24
-_LEAST_AREA = 0.01
-_GOOD_PX = 2.0
+_TRIPLES = 500
+_LEAST_AREA = 0.005
+_TOLERANCES_PX = (10.0, 5.0, 3.0)
 _SAME_PX = 0.7
 
 Picture = NDArray[np.uint8]
@@ -72,7 +74,7 @@ def collect(
     grid: int = 8,
     on_look: Callable[[int, int, int], None] = lambda _done, _total, _found: None,
 ) -> Collected:
-    """Look at grid x grid gazes, three times each, and find the looks in the wide picture.
+    """Look at up to grid x grid places, three times each, and find them in the wide picture.
 
     guess: about where a gaze shows up; it may be some degrees off. The first round searches far
     around it and trusts only what is alike in one place; what these looks have in common tells
@@ -82,25 +84,54 @@ def collect(
     lost, DataError if it is told to give up or the looks have nothing in common.
     """
     eyes.mirror.aim(Gaze(pan_rad=0.0, tilt_rad=0.0))
-    (height_px, width_px), search_px = eyes.wide().shape[:2], eyes.search().shape[:2]
+    wide, search_px = eyes.wide(), eyes.search().shape[:2]
     view = View(min(search_px), search_px[1] / eyes.search_rad)
-    gazes = _grid(eyes.mirror.range, guess, (width_px, height_px), view, grid)
+    half_px = view.side_px / 2 * _scale(guess, np.zeros(2), view)
+    spots = spots_of(wide, grid, half_px)
     rounds: list[list[Look | str]] = []
 
-    def look_around(order: list[Gaze], near: Near, window_rad: float) -> list[Look | str]:
+    def look_around(near: Near, window_rad: float) -> list[Look | str]:
         looks: list[Look | str] = []
-        for gaze in order:
-            looks.append(_look(eyes, view.px_per_rad, gaze, guess, near, window_rad))
+        for spot in spots:
+            looks.append(_look(eyes, view, spot, guess, near, window_rad))
             found = sum(isinstance(look, Look) for look in looks)
-            on_look(len(rounds) * len(gazes) + len(looks), 3 * len(gazes), found)
+            on_look(len(rounds) * len(spots) + len(looks), 3 * len(spots), found)
         return looks
 
-    rounds.append(look_around(gazes, _nothing_known, FIRST_WINDOW_RAD))
+    rounds.append(look_around(_nothing_known, FIRST_WINDOW_RAD))
     near = _agreed([look for look in rounds[0] if isinstance(look, Look)])
-    rounds.append(look_around(gazes, near, NEXT_WINDOW_RAD))
-    rounds.append(look_around(gazes[::-1], near, NEXT_WINDOW_RAD)[::-1])
+    rounds.append(look_around(near, NEXT_WINDOW_RAD))
+    rounds.append(look_around(near, NEXT_WINDOW_RAD))
     wide_px, gaze, refused = _kept(rounds[1], rounds[2])
-    return Collected(wide_px, gaze, (width_px, height_px), view, len(gazes), refused)
+    refused["no contrast"] += grid * grid - len(spots)
+    return Collected(wide_px, gaze, (wide.shape[1], wide.shape[0]), view, grid * grid, +refused)
+
+
+def spots_of(wide: Picture, grid: int, half_px: float) -> Array:
+    """The place with most to hold on to in each of grid x grid fields of a picture, (N, 2) px.
+
+    half_px: half the side of what a look covers; it lies within the picture. Fields without
+    structure in both directions (Shi and Tomasi 1994) have none. Middle ones first.
+    """
+    import cv2
+
+    side = 2 * int(half_px) + 1
+    picture = cv2.GaussianBlur(grey(wide), (0, 0), 1.0)
+    structure = cv2.boxFilter(cv2.cornerMinEigenVal(picture, 3), -1, (side, side))
+    margin = int(np.ceil(half_px + _MARGIN_PX))
+    rows = np.linspace(margin, wide.shape[0] - margin, grid + 1).astype(int)
+    columns = np.linspace(margin, wide.shape[1] - margin, grid + 1).astype(int)
+    spots: list[tuple[float, float]] = []
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(columns):
+            field = structure[top:bottom, left:right]
+            if not field.size or field.max() < _LEAST_STRUCTURE:
+                continue
+            row, column = np.unravel_index(np.argmax(field), field.shape)
+            spots.append((left + int(column) + 0.5, top + int(row) + 0.5))
+    found = np.array(spots).reshape(-1, 2)
+    middle = (wide.shape[1] / 2, wide.shape[0] / 2)
+    return found[np.argsort(np.linalg.norm(found - middle, axis=1), kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +152,12 @@ def _nothing_known(_gaze: Array) -> Array:
 
 
 def _look(
-    eyes: Eyes, px_per_rad: float, gaze: Gaze, guess: Model, near: Near, window_rad: float
+    eyes: Eyes, view: View, spot_px: Array, guess: Model, near: Near, window_rad: float
 ) -> Look | str:
     """Aim, wait, take both pictures and compare; a word if they do not match."""
+    gaze = _gaze_at(spot_px, guess, near)
+    if eyes.mirror.range.clip(gaze) != gaze:
+        return "out of the mirror's reach"
     eyes.mirror.aim(gaze)
     if not eyes.wait_until(eyes.mirror.settled_ns()):
         raise DataError("stopped before all points were collected")
@@ -131,22 +165,35 @@ def _look(
     search, wide = eyes.search(), eyes.wide()
     at = np.array([measured.pan_rad, measured.tilt_rad])
     guessed = _wide_px(guess, at[None])[0]
-    slope = slope_of(lambda gazes: _wide_px(guess, gazes), at, px_per_rad)
-    wide_px_per_rad = float(np.sqrt(abs(np.linalg.det(slope)))) * px_per_rad
     found = locate(
         search,
         wide,
         near_px=guessed + near(at),
-        slope=slope,
-        window_px=window_rad * wide_px_per_rad,
+        slope=slope_of(lambda gazes: _wide_px(guess, gazes), at, view.px_per_rad),
+        window_px=window_rad * view.px_per_rad * _scale(guess, at, view),
     )
     return found if isinstance(found, str) else Look(at, found.wide_px, found.wide_px - guessed)
 
 
-def _agreed(looks: list[Look]) -> Near:
-    """What most looks have in common: the guess is off by an affine map of the gaze.
+def _gaze_at(spot_px: Array, guess: Model, near: Near) -> Gaze:
+    """The gaze that is expected to show a place of the wide picture."""
+    at = np.zeros(2)
+    for _ in range(3):  # `near` hardly changes over its own length
+        at = guess.gaze((spot_px - near(at))[None], np.zeros(1))[0]
+    return Gaze(pan_rad=float(at[0]), tilt_rad=float(at[1]))
 
-    Least median of squares over all triples of looks, or some of them.
+
+def _scale(guess: Model, at: Array, view: View) -> float:
+    """Wide px by search px near a gaze."""
+    slope = slope_of(lambda gazes: _wide_px(guess, gazes), at, view.px_per_rad)
+    return float(np.sqrt(abs(np.linalg.det(slope))))
+
+
+def _agreed(looks: list[Look]) -> Near:
+    """What most looks have in common: how the guess is off, a quadratic map of the gaze.
+
+    An affine one is found first, by least median of squares over triples, and then bent while
+    looks that do not follow are left out.
     """
     if len(looks) < _FEWEST_SEEDS:
         raise DataError(
@@ -154,18 +201,22 @@ def _agreed(looks: list[Look]) -> Near:
             hint="do both cameras see the same, in focus, and are [field] wide_deg and search_deg"
             " right? Look at a scene with more texture",
         )
-    basis = np.array([[1.0, *look.gaze] for look in looks])
+    gaze = np.array([look.gaze for look in looks])
     off_px = np.array([look.off_px for look in looks])
-    triples = np.array(list(itertools.combinations(range(min(len(looks), _MOST_SEEDS)), 3)))
-    triples = triples[np.abs(np.linalg.det(basis[triples])) > _LEAST_AREA]
+    affine = cubic_terms(gaze)[:, :3]
+    triples = np.random.default_rng(0).random((_TRIPLES, len(looks))).argsort(axis=1)[:, :3]
+    triples = triples[np.abs(np.linalg.det(affine[triples])) > _LEAST_AREA]
     if not len(triples):
         raise DataError("what was found lies on one line", hint="use a scene with more texture")
-    maps = np.linalg.solve(basis[triples], off_px[triples])
-    miss_px = np.linalg.norm(basis @ maps - off_px, axis=2)
-    best = int(np.argmin(np.median(miss_px, axis=1)))
-    good = miss_px[best] <= max(3.0 * float(np.median(miss_px[best])), _GOOD_PX)
-    affine = np.linalg.lstsq(basis[good], off_px[good], rcond=None)[0]
-    return lambda gaze: np.asarray(np.array([1.0, *gaze]) @ affine, np.float64)
+    maps = np.linalg.solve(affine[triples], off_px[triples])
+    miss_px = np.median(np.linalg.norm(affine @ maps - off_px, axis=2), axis=1)
+    best, terms = maps[np.argmin(miss_px)], 3
+    for tolerance_px in _TOLERANCES_PX:
+        basis = cubic_terms(gaze)[:, :terms]
+        good = np.linalg.norm(basis @ best - off_px, axis=1) < tolerance_px
+        terms = 6 if good.sum() >= 12 else 3
+        best = np.linalg.lstsq(cubic_terms(gaze[good])[:, :terms], off_px[good], rcond=None)[0]
+    return lambda at: np.asarray((cubic_terms(at[None])[:, :terms] @ best)[0], np.float64)
 
 
 def _kept(second: list[Look | str], third: list[Look | str]) -> tuple[Array, Array, Counter[str]]:
@@ -185,26 +236,3 @@ def _kept(second: list[Look | str], third: list[Look | str]) -> tuple[Array, Arr
 
 def _wide_px(model: Model, gazes: Array) -> Array:
     return model.wide_px(gazes, np.zeros(len(gazes)))
-
-
-def _grid(
-    limits: GazeRange, guess: Model, picture_px: tuple[int, int], view: View, grid: int
-) -> list[Gaze]:
-    """Gazes that the mirror reaches and that the wide camera sees whole, middle first."""
-    low = np.array([limits.lowest.pan_rad, limits.lowest.tilt_rad])
-    high = np.array([limits.highest.pan_rad, limits.highest.tilt_rad])
-    right, bottom = picture_px
-    middle = (right / 2, bottom / 2)
-    edges = np.array([(0, middle[1]), (right, middle[1]), (middle[0], bottom), (middle[0], 0)])
-    left, far_right, down, up = guess.gaze(edges, np.zeros(4))
-    margin = view.side_px / 2 / view.px_per_rad + NEXT_WINDOW_RAD
-    low = np.maximum(low, np.array([left[0], down[1]]) + margin)
-    high = np.minimum(high, np.array([far_right[0], up[1]]) - margin)
-    if not (high > low).all():
-        raise DataError("the mirror reaches nothing that the wide camera sees")
-    centre, half = (low + high) / 2, (high - low) / 2
-    steps = np.linspace(-1, 1, grid)
-    pan, tilt = (m.ravel() for m in np.meshgrid(steps, steps))
-    order = np.argsort(np.hypot(pan, tilt), kind="stable")
-    at = centre + half * np.stack([pan, tilt], axis=1)[order]
-    return [Gaze(pan_rad=float(p), tilt_rad=float(t)) for p, t in at]

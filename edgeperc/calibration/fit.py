@@ -29,6 +29,7 @@ from edgeperc.errors import DataError
 Mask: TypeAlias = NDArray[np.bool_]
 _HUBER = 1.345
 _OUTLIER_SIGMA = 6.0
+_LEAST_OUTLIER = 1 / 32
 _LEAST_SIGMA_PX = 0.3
 _MOST_OUTLIERS = 0.3
 _DRAWS = 300
@@ -148,7 +149,7 @@ def fit(points: Points, lens: IdealLens, view: View) -> Fit:
 
     judged = {kind: fitted(kind, starting & ~held_out) for kind in kinds}
     residual_px = {kind: _residual_px(model, points, view) for kind, model in judged.items()}
-    outlier = _outliers(list(residual_px.values()))
+    outlier = _outliers(list(residual_px.values()), view)
     tested = held_out & ~outlier
     if outlier.mean() > _MOST_OUTLIERS or (~outlier & ~held_out).sum() < FEWEST * 3 // 4:
         raise DataError(
@@ -238,16 +239,25 @@ def _fit_model(kind: Kind, points: Points, lens: IdealLens, view: View, focal_px
 
 
 def _fit_polynomial(points: Points, lens: IdealLens, view: View, *, with_depth: bool) -> Polynomial:
-    """Of pixels or, if that is clearly better for most points, of angles."""
+    """Of pixels or, if that is clearly better for most points, of angles.
+
+    Better at each point if that had been left out: by the hat matrix, as for plain least squares.
+    """
     pixels, angles = (
         _fit_polynomial_of(points, lens, view, from_angles, with_depth)
         for from_angles in (False, True)
     )
-    miss_px, other_px = (
-        np.percentile(np.linalg.norm(_residual_px(model, points, view), axis=1), 80)
-        for model in (pixels, angles)
-    )
-    return angles if other_px < _CLEARLY * miss_px else pixels
+    miss, other = (_typical_left_out(model, points) for model in (pixels, angles))
+    return angles if other < _CLEARLY * miss else pixels
+
+
+def _typical_left_out(model: Polynomial, points: Points) -> float:
+    """Gaze error, rad, of four fifths of the points: gross outliers do not count."""
+    at = start_of(model.lens, points.wide_px, model.from_angles)
+    basis = np.linalg.svd(model.terms(at, points.inverse_depth), full_matrices=False)[0]
+    left = np.maximum(1 - np.sum(basis**2, axis=1), 1e-3)
+    miss = model.gaze(points.wide_px, points.inverse_depth) - points.gaze
+    return float(np.percentile(np.linalg.norm(miss, axis=1) / left, 80))
 
 
 def _fit_polynomial_of(
@@ -355,13 +365,14 @@ def _residual_px(model: Model, points: Points, view: View) -> Array:
     return (found - points.gaze) * view.px_per_rad
 
 
-def _outliers(residuals_px: list[Array]) -> Mask:
+def _outliers(residuals_px: list[Array], view: View) -> Mask:
     """Gross errors in the eyes of all models that fit most points well."""
     lengths = np.nan_to_num(np.linalg.norm(residuals_px, axis=2), nan=np.inf)
     middle = np.median(lengths, axis=1)
     good = lengths[middle <= 2 * middle.min()]
-    sigma = max(float(middle.min()) / 1.1774, _LEAST_SIGMA_PX)  # median of a Rayleigh: 1.1774 sigma
-    return np.asarray((good > _OUTLIER_SIGMA * sigma).all(axis=0))
+    sigma = float(middle.min()) / 1.1774  # the median of a Rayleigh distribution is 1.1774 sigma
+    gross_px = max(_OUTLIER_SIGMA * sigma, _LEAST_OUTLIER * view.side_px)
+    return np.asarray((good > gross_px).all(axis=0))
 
 
 def _choose(fits: tuple[ModelFit, ...], tested: Mask) -> ModelFit:
