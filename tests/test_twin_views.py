@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeperc.packet import Gaze
-from edgeperc.twin.avenue import KINDS, PERSON, Avenue
-from edgeperc.twin.plots import BEHIND_ALL, REGIONS
+from edgeperc.twin.avenue import KINDS, PERSON, VEHICLE, Avenue
+from edgeperc.twin.plots import BEHIND_ALL, BUILDING, REGIONS
 from edgeperc.twin.rig import Mount, upright
 from edgeperc.twin.truth import Truth
 from edgeperc.twin.views import SearchView, UprightView
@@ -47,21 +48,30 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
 
 
-def alone(view: Any, identity: int) -> Any:
-    """The view with one mover and nothing that could hide it."""
-    behind = view._backdrop
-    sprites = view.avenue.movers
+def staged(view: Any, rank: int, movers: Callable[[float], NDArray[Any]]) -> Any:
+    """The view with other movers, behind one wall that is farther than `rank` tracks."""
 
-    class Empty(Avenue):
+    class Stage(Avenue):
         def movers(self, time_s: float) -> NDArray[Any]:
-            all_of_them = sprites(time_s)
-            return all_of_them[all_of_them["identity"] == identity]
+            return movers(time_s)
 
     copy = object.__new__(type(view))
     copy.__dict__.update(view.__dict__)
-    copy.avenue = Empty(SEED)
-    copy._backdrop = replace(behind, codes=np.full_like(behind.codes, 8 * BEHIND_ALL))
+    copy.avenue = Stage(SEED)
+    copy._backdrop = replace(
+        view._backdrop, codes=np.full_like(view._backdrop.codes, 8 * rank + BUILDING)
+    )
     return copy
+
+
+def alone(view: Any, identity: int) -> Any:
+    """The view with one mover and nothing that could hide it."""
+
+    def one(time_s: float) -> NDArray[Any]:
+        everybody = view.avenue.movers(time_s)
+        return everybody[everybody["identity"] == identity]
+
+    return staged(view, BEHIND_ALL, one)
 
 
 def settled(inside_px: float, size: tuple[int, int], box: NDArray[np.float32]) -> bool:
@@ -112,6 +122,10 @@ def test_things_are_where_pinhole_and_mirror_put_them(
         azimuth, elevation = search.mount.direction(truth.gaze_rad[row])
         x, height = x - search.mount.x_m, EYE_M + search.mount.y_m
         assert math.atan2(x, z) == pytest.approx(azimuth, abs=1e-7)
+        if truth.class_ids[row] == VEHICLE and settled(1, (224, 224), box):  # as wide as its quad
+            for edge_m, edge_px in ((sprite["x0"], box[0]), (sprite["x1"], box[2])):
+                off_rad = math.atan2(edge_m - search.mount.x_m, z) - azimuth
+                assert edge_px == pytest.approx(112 + off_rad / SEARCH_PX_RAD, abs=0.5)
         feet_rad = math.atan2(-height, math.hypot(x, z))
         feet_px = 112 + (elevation - feet_rad) / SEARCH_PX_RAD
         slope_px = (box[2] - box[0]) / 2 * abs(math.sin(azimuth)) * height / z
@@ -250,8 +264,34 @@ def test_movers_change_nothing_outside_their_boxes(wide: UprightView) -> None:
         assert not changed.any()
 
 
-def test_a_mover_is_hidden_by_what_stands_nearer_only(wide: UprightView) -> None:
-    """Within a box, pixels of another region than the mover's are nearer, or beyond its outline."""
+def test_a_wall_hides_the_tracks_beyond_it(wide: UprightView) -> None:
+    tracks_m = wide.avenue.tracks_m
+    for rank in (0, 5, len(tracks_m) - 1, len(tracks_m)):
+        truth = staged(wide, rank, wide.avenue.movers).truth(3.0)
+        nearer = np.isin(truth.depth_m, tracks_m[:rank])
+        assert np.all(truth.visible[~nearer] == 0)
+        assert nearer.sum() == 0 or truth.visible[nearer].max() > 0.99
+
+
+def test_the_nearer_of_two_hides_the_farther(wide: UprightView) -> None:
+    """A big car stands before a small one, then beside it."""
+    lorry = wide.avenue.movers(3.0)
+    lorry = lorry[lorry["kind"] == VEHICLE][:1]
+    pair = np.concatenate([lorry, lorry])
+    pair["x0"], pair["x1"], pair["y1"] = -3, 3, 4
+    pair["track"], pair["z"], pair["identity"] = [1, 2], [100, 101], [1, 2]
+    pair[1]["x0"], pair[1]["x1"], pair[1]["y1"] = -0.5, 0.5, 0.8
+    before = staged(wide, BEHIND_ALL, lambda _time_s: pair).truth(0.0)
+    assert before.visible[0] == pytest.approx(1.0)
+    assert before.visible[1] < 0.1
+    aside = pair.copy()
+    aside["x0"][1] += 10
+    aside["x1"][1] += 10
+    beside = staged(wide, BEHIND_ALL, lambda _time_s: aside).truth(0.0)
+    assert np.allclose(beside.visible, 1.0)
+
+
+def test_regions_and_instances_agree(wide: UprightView) -> None:
     regions = np.array(REGIONS)
     for time_s in (1.0, 33.0):
         ids, labels = wide.instances(time_s), wide.regions(time_s)
