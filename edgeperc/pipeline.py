@@ -21,7 +21,7 @@ from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
 from edgeperc.meter import Meter
 from edgeperc.packet import Events, Frame, Packet, Sensor
-from edgeperc.result import Model, ModelRef, Result, Sink, Viewer
+from edgeperc.result import HealthSink, Model, ModelRef, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows
@@ -217,6 +217,13 @@ class Run:
             for p in self._pipelines
         )
         return (*own, *(self._search.pipelines() if self._search else ()))
+
+    def report(self) -> None:
+        """Tell the sinks that want to know whether each sensor and mirror is there."""
+        well = {status.name: status.state in ("running", "ended") for status in self.sensors()}
+        for sink in list(self._sinks):
+            if isinstance(sink, HealthSink):
+                sink.report(well)
 
     @property
     def where(self) -> tuple[str, ...]:

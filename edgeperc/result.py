@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +122,14 @@ class Viewer(Sink, Protocol):
 
     def see(self, frame: Frame) -> None:
         """Take one picture, before the results about it come."""
+
+
+@runtime_checkable
+class HealthSink(Sink, Protocol):
+    """A sink that also tells how the parts of the run are."""
+
+    def report(self, well: Mapping[str, bool]) -> None:
+        """Take, now and then, whether each sensor and mirror is there; must not block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

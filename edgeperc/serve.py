@@ -79,6 +79,7 @@ def watch_run(run: Run, console: Console, *, duration_s: float | None = None) ->
             with _display(run, console) as show:
                 while not (ended or stopping.is_set() or time.monotonic() > deadline_s):
                     ended = run.wait(0.2)
+                    run.report()
                     show()
         finally:
             run.stop()

@@ -370,3 +370,16 @@ def test_ipv6_loopback_is_loopback() -> None:
         sink.write(label_map(0))
         assert next(stream).label_map.encoding == pb.MASK_ENCODING_RAW
     sink.close()
+
+
+def test_health_of_a_part_follows_what_the_run_reports(sink: Grpc, channel: grpc.Channel) -> None:
+    check = health_pb2_grpc.HealthStub(channel).Check
+    mirror = health_pb2.HealthCheckRequest(service="sensors/mirror")
+    with pytest.raises(grpc.RpcError) as caught:
+        check(mirror, timeout=10)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    for is_well, expected in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
+        sink.report({"mirror": is_well, "dvs": True})
+        assert check(mirror, timeout=10).status == expected
+    whole = health_pb2.HealthCheckRequest(service="")
+    assert check(whole, timeout=10).status == NOT_SERVING  # no result came yet

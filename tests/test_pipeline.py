@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -360,3 +360,55 @@ def test_when_the_search_ends_everything_ends() -> None:
     assert run.wait(5)
     run.stop()
     assert endless.closed
+
+
+@dataclass
+class Reporting(Kept):
+    """A sink that keeps what it is told about the parts."""
+
+    reports: list[dict[str, bool]] = field(default_factory=list)
+
+    def report(self, well: Mapping[str, bool]) -> None:
+        self.reports.append(dict(well))
+
+
+def test_sinks_that_want_to_know_hear_how_the_parts_are() -> None:
+    reporting, plain = Reporting(), Kept()
+    run = Run(
+        sensors={"dvs": lambda: Script([frame(0)])},
+        pipelines=[pipeline(frames=True)],
+        sinks=[plain, reporting],
+        clock=ReplayClock(None),
+        validator=lambda: Validator(policy="raise", max_gap_us=1_000_000),
+        lossless=True,
+        search=Seeker(),
+    )
+    finish(run)
+    run.report()
+    assert reporting.reports == [{"dvs": True, "mirror": False}]
+
+
+def test_a_viewer_sees_each_frame_before_its_result() -> None:
+    order: list[tuple[str, int]] = []
+
+    class Viewing(Kept):
+        def see(self, frame: Frame) -> None:
+            order.append(("frame", frame.stamp.end_ns))
+
+        def write(self, result: Result) -> None:
+            order.append(("result", result.stamp.end_ns))
+
+    run = Run(
+        sensors={"dvs": lambda: Script([frame(0), events(5), frame(1000)])},
+        pipelines=[pipeline(frames=True)],
+        sinks=[],
+        clock=ReplayClock(None),
+        validator=lambda: Validator(policy="raise", max_gap_us=1_000_000),
+        lossless=True,
+        viewer=Viewing(),
+    )
+    finish(run)
+    assert sorted(order, key=lambda each: each[1]) == [
+        *(("frame", 0), ("result", 0), ("frame", 1_000_000), ("result", 1_000_000))
+    ]
+    assert order.index(("frame", 0)) < order.index(("result", 0))

@@ -10,7 +10,7 @@ import ipaddress
 import math
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -87,6 +87,11 @@ class Grpc:
         if not self._has_result:
             self._has_result = True
             self._health.set_serving()
+
+    def report(self, well: Mapping[str, bool]) -> None:
+        """Health of `sensors/<name>`, beside that of the whole."""
+        for name, is_well in well.items():
+            self._health.report(f"sensors/{name}", is_well)
 
     def close(self) -> None:
         """Send what waits, end all streams within a second and release the port."""

@@ -45,6 +45,7 @@ class Health(health.HealthServicer):  # type: ignore[misc]
         super().__init__(experimental_non_blocking=False)
         self._names = names
         self._seats = seats
+        self._parts: dict[str, bool] = {}
         for name in names:
             self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -52,6 +53,13 @@ class Health(health.HealthServicer):  # type: ignore[misc]
         """Say that all is well; never blocks."""
         for name in self._names:
             self.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def report(self, name: str, is_well: bool) -> None:
+        """Say how one part is, if that has changed; never blocks."""
+        if self._parts.get(name) != is_well:
+            self._parts[name] = is_well
+            status = health_pb2.HealthCheckResponse
+            self.set(name, status.SERVING if is_well else status.NOT_SERVING)
 
     def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
