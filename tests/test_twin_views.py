@@ -89,13 +89,26 @@ def test_gazes_and_directions_are_inverse(pan: float, tilt: float, seed: int) ->
 
 
 def test_a_mount_is_nearly_but_not_quite_straight() -> None:
-    gazes = np.radians([[0, 0], [25, 0], [0, 12], [-25, -12]])
-    ideal = gazes - [0, DOWN_RAD]
-    for seed in range(6):
-        error_px = (Mount.drawn(seed).direction(gazes) - ideal) / SEARCH_PX_RAD
-        assert np.abs(error_px).max() < 224  # still within one picture
-        assert np.abs(error_px).max() > 10
-        assert np.ptp(error_px, axis=0).max() > 5  # more than an offset
+    """Scale, bend, turn and offset of both axes are each worth finding, and none is gross."""
+
+    def error_px(mount: Mount, pan_deg: float, tilt_deg: float) -> NDArray[np.float64]:
+        gaze = np.radians([pan_deg, tilt_deg])
+        return (mount.direction(gaze) - gaze + [0, DOWN_RAD]) / SEARCH_PX_RAD
+
+    mount = Mount()
+    middle, pan, tilt = (error_px(mount, *gaze) for gaze in ((0, 0), (28, 0), (0, 14)))
+    assert np.abs(middle).min() > 10
+    assert abs(pan - middle)[0] > 10
+    assert abs(tilt - middle)[1] > 5
+    assert min(abs(pan - middle)[1], abs(tilt - middle)[0]) > 10
+    bend_pan = pan - middle - 2 * (error_px(mount, 14, 0) - middle)
+    bend_tilt = tilt - middle - 2 * (error_px(mount, 0, 7) - middle)
+    assert abs(bend_pan[0]) > 3
+    assert abs(bend_tilt[1]) > 1
+    for seed in range(20):
+        for gaze in ((0, 0), (28, 14), (-28, 14), (28, -14)):
+            assert np.abs(error_px(Mount.drawn(seed), *gaze)).max() < 300
+    assert Mount.drawn(1) != Mount.drawn(2)
 
 
 # What is where.
