@@ -72,3 +72,4 @@ def _add_pipeline(table: Table, pipeline: PipelineStatus) -> None:
         table.add_row(f"[bold]{pipeline.name}[/bold]", "waiting for packets")
     if pipeline.note:
         table.caption = f"{table.caption or ''}{pipeline.name}: {pipeline.note}\n"
+        table.caption_justify = "left"

@@ -381,3 +381,24 @@ def test_the_same_run_twice_is_the_same() -> None:
     first, second = (Rig(raster(GRID, Sight()), slots=30).run() for _ in range(2))
     assert [look.gaze for look in first.looks()] == [look.gaze for look in second.looks()]
     assert [look.stamp for look in first.looks()] == [look.stamp for look in second.looks()]
+
+
+def test_a_mirror_that_is_lost_over_a_picture_is_not_the_cameras_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Forgetting(TwinMirror):
+        asked = 0
+
+        def measured(self, time_ns: int | None = None) -> Gaze:
+            self.asked += 1
+            if self.asked == 3:
+                raise DeviceError("no answer")
+            return super().measured(time_ns)
+
+    monkeypatch.setattr("edgeperc.search.device._FIRST_PAUSE_S", 0.0)
+    scheduler = Recorder(places())
+    rig = Rig(scheduler, mirrors=[Forgetting]).run()
+    assert len(rig.looks()) == len(scheduler.observed) == 9
+    assert len(rig.made) == 2
+    assert rig.camera.closed == 1
+    assert all(frame.gaze for frame in rig.seen)

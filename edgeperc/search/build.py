@@ -76,7 +76,11 @@ class Pointing:
         mirror = self._mirror.get()
         if mirror is None:
             raise DeviceError("the mirror is lost")
-        return mirror.measured(time_ns)
+        try:
+            return mirror.measured(time_ns)
+        except DeviceError as error:
+            self._mirror.lost(error)
+            raise
 
 
 def build(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from edgeperc.errors import DeviceError
@@ -70,6 +71,19 @@ class Device(Generic[D]):
         self.close()
         self._again_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What is done with the device here; a DeviceError means that it is lost."""
+        try:
+            yield
+        except DeviceError as error:
+            self.lost(error)
+
+    @property
+    def here(self) -> bool:
+        """Whether it is open now."""
+        return self._device is not None
 
     def close(self) -> None:
         """Release it; it is opened again when it is wanted."""

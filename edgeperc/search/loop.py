@@ -18,7 +18,7 @@ import numpy as np
 from edgeperc.clock import Clock
 from edgeperc.errors import DeviceError, EdgepercError
 from edgeperc.meter import Meter
-from edgeperc.packet import Frame, Mirror, Stamp
+from edgeperc.packet import Frame, Gaze, Mirror, Stamp
 from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, SearchMap, Timings
 from edgeperc.search.device import Device
 from edgeperc.search.hints import Hints
@@ -117,24 +117,17 @@ class SearchLoop:
         mirror, camera = self.mirror.get(), self.camera.get()
         if mirror is None or camera is None:
             return
-        try:
+        with self.mirror.watched():
             self._settle(mirror)
-            marks.append(time.perf_counter_ns())
-            frame = self._look(mirror, camera)
-        except DeviceError as error:
-            self.camera.lost(error)
+        marks.append(time.perf_counter_ns())
+        frame = self._look(mirror, camera) if self.mirror.here else None
+        if not (self.mirror.here and self.camera.here):
             return
         marks.append(time.perf_counter_ns())
         x, y = self._scheduler.step(due_ns * 1e-9)
         marks.append(time.perf_counter_ns())
-        try:
-            mirror.aim(self._panorama.grid.gaze(x, y))
-            self.mirror.works()
-            self.clipped, self.mirror_source = mirror.clipped, mirror.source
-        except DeviceError as error:
-            self.mirror.lost(error)
-        except ValueError as error:  # a scheduler of somebody's own may say anything
-            self.error = self.error or str(error)
+        with self.mirror.watched():
+            self._aim(mirror, self._panorama.grid.gaze(x, y))
         marks.append(time.perf_counter_ns())
         found = self._find(frame) if frame else None
         marks.append(time.perf_counter_ns())
@@ -155,8 +148,16 @@ class SearchLoop:
             self._clock.wait_until(settled_ns)
 
     def _look(self, mirror: Mirror, camera: SteeredCamera) -> Frame | None:
-        """Expose; where the mirror pointed meanwhile rides with the frame. None: out of order."""
-        frame = camera.expose()
+        """Expose; where the mirror pointed meanwhile rides with the frame.
+
+        None if the picture is out of order, or if the camera or the mirror was lost over it.
+        """
+        try:
+            frame = camera.expose()
+        except DeviceError as error:
+            if self.mirror.here:  # the twin's camera asks the mirror, which may be the one to fail
+                self.camera.lost(error)
+            return None
         self._clock.wait_until(frame.stamp.end_ns)  # a picture of the twin is painted beforehand
         self.camera.works()
         checked = self._validator.check(frame)
@@ -165,11 +166,21 @@ class SearchLoop:
             return None
         self.camera.status.frames += 1
         if frame.gaze is None:
-            middle_ns = (frame.stamp.start_ns + frame.stamp.end_ns) // 2
-            checked = replace(checked, gaze=mirror.measured(middle_ns))
-        if self._see:
+            with self.mirror.watched():
+                middle_ns = (frame.stamp.start_ns + frame.stamp.end_ns) // 2
+                checked = replace(checked, gaze=mirror.measured(middle_ns))
+        if self._see and self.mirror.here:
             self._see(checked)
         return checked
+
+    def _aim(self, mirror: Mirror, gaze: Gaze) -> None:
+        try:
+            mirror.aim(gaze)
+        except ValueError as error:  # a scheduler of somebody's own may say anything
+            self.error = self.error or str(error)
+            return
+        self.mirror.works()
+        self.clipped, self.mirror_source = mirror.clipped, mirror.source
 
     def _find(self, frame: Frame) -> Detections | None:
         if self._detector is None:
