@@ -25,7 +25,7 @@ SHARP_PX = 0.5
 MOST_LOOKS = 16
 """A blurred picture is the mean of at most so many."""
 
-Side = Annotated[int, msgspec.Meta(ge=32, le=512)]
+Side = Annotated[int, msgspec.Meta(ge=32, le=352)]
 
 
 class TwinSearch:
