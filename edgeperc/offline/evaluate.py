@@ -1,4 +1,7 @@
-"""Score a network's label maps against the truth, through the code that the daemon runs."""
+"""Score a network's answers against the truth, through the code that the daemon runs.
+
+Label maps of events here, what networks say of frames in `edgeperc.offline.evaluate_sights`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from rich.table import Table
 
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.datasets import open_dataset
+from edgeperc.offline.evaluate_sights import SightEvaluation, evaluate_sights
 from edgeperc.offline.samples import Sample
 from edgeperc.offline.score import Confusion, Labels, Scores, confusion_matrix, score
 from edgeperc.places import ModelFolder, find_model
@@ -48,13 +52,17 @@ def evaluate(
     engine: Literal["auto", "onnx", "spiking"] = "auto",
     threads: int = 2,
     on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> Evaluation:
+) -> Evaluation | SightEvaluation:
     """Run a model (name or folder) over a data set (see `open_dataset`) and score it.
 
+    A model of frames is scored on the twin's avenues, and split, limit and engine mean nothing.
     on_window is called with (done, total) after each window. Raises ConfigError if the classes
     differ, ModelError for a model that cannot run, DataError for data that cannot be read.
     """
-    folder, dataset = find_model(model), open_dataset(data, split=split, limit=limit)
+    folder = find_model(model)
+    if folder.card.input.kind == "frame":
+        return evaluate_sights(folder, data, threads=threads, on_picture=on_window)
+    dataset = open_dataset(data, split=split, limit=limit)
     if folder.card.classes != dataset.classes:
         raise ConfigError(
             f"{folder.card.name} has the classes {', '.join(folder.card.classes)}; "

@@ -116,10 +116,10 @@ def _export(card: ModelCard, weights: Weights, out_dir: Path, notes: list[str]) 
     bins, height, width = _input_shape(card, net)
     folded = fold(net)
     pruned, removed = prune(folded)
-    with _one_thread(), _new_folder(out_dir) as folder:
+    with one_thread(), new_folder(out_dir) as folder:
         path = folder / f"{card.name}.onnx"
         export_onnx(pruned, path, height, width)
-        files = [_entry(path, "network")]
+        files = [file_entry(path, "network")]
         try:
             files += export_spiking(pruned, folder, card.name, height, width)
         except ModelError as error:
@@ -165,7 +165,8 @@ def _input_shape(card: ModelCard, net: SLTNet) -> tuple[int, int, int]:
     return shape
 
 
-def _entry(path: Path, role: str) -> FileEntry:
+def file_entry(path: Path, role: str) -> FileEntry:
+    """The [[files]] table of a file beside its card."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     return FileEntry(path=path.name, role=role, sha256=digest, bytes=len(content))
@@ -176,7 +177,7 @@ def _size(net: nn.Module) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """More would spin, waiting for each other, in layers as small as these."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -190,7 +191,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes it at the end, or nothing if that fails.
 
     Into a folder that exists the files are moved one by one, the card last: until then the old
