@@ -41,12 +41,15 @@ class Parts:
     clock: Clock
     name: str
     refs: tuple[ModelRef, ModelRef]
+    panorama: Panorama
+    has_calibration: bool
     note: str = ""
 
     def status(self) -> tuple[tuple[SensorStatus, ...], PipelineStatus]:
         """Camera and mirror, and the loop as a pipeline."""
         loop = self.loop
         notes = [self.note] if self.note else []
+        notes += [self.calibration()]
         notes += [f"gaze {loop.mirror_source}"] if loop.mirror_source else []
         for count, what in (
             (loop.clipped, "gazes clipped to the mirror's range"),
@@ -63,6 +66,18 @@ class Parts:
         )
         mirror = replace(loop.mirror.status, moves=loop.mirror.status.packets)
         return (replace(loop.camera.status), mirror), pipeline
+
+    def calibration(self) -> str:
+        """What brings wide pixels to gazes."""
+        if not self.has_calibration:
+            return "no calibration: the wide camera's pixels are gazes by a guess"
+        if not self.panorama.confirmed:
+            return "calibrated"
+        refiner = self.panorama.confirmed.refiner
+        return (
+            f"calibrated, corrected by {refiner.longest_px:.1f} px"
+            f" after {refiner.accepted:,} confirmed hints"
+        )
 
 
 class Pointing:
@@ -130,7 +145,14 @@ def build(
         emit=emit,
         see=see,
     )
-    return Parts(loop=loop, clock=clock, name=table.name, refs=(detector.ref, scheduler_ref))
+    return Parts(
+        loop=loop,
+        clock=clock,
+        name=table.name,
+        refs=(detector.ref, scheduler_ref),
+        panorama=panorama,
+        has_calibration=bool(plan.rig.calibration),
+    )
 
 
 def _steered(camera: Any) -> SteeredCamera:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.calibration.file import Calibration
+from edgeperc.calibration.refine import Refiner
 from edgeperc.result import UNKNOWN, Detections, LabelMap
+from edgeperc.search.confirm import Confirmations
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells
 
@@ -17,14 +19,14 @@ ONE_CLASS = 0.98
 """A label map with a larger share of one class comes from a camera gone blind."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Panorama:
     """Turns results of the wide and of the search camera into cells.
 
     calibration: for a wide picture of some width and height; raises ConfigError if there is none
-    for that size. search_rad: angle that the width of the search picture spans. targets:
-    classes of boxes that count, all if it is empty. prior: class of a
-    label map -> how probable a target there is.
+    for that size. search_rad: angle that the width of the search picture spans. targets: classes of
+    boxes that count, all if it is empty. prior: class of a label map -> how probable a target there
+    is. confirmed: refines the calibration, if there is one, by what both cameras see.
     """
 
     grid: Grid
@@ -32,29 +34,38 @@ class Panorama:
     search_rad: float
     targets: frozenset[str]
     prior: Mapping[str, float]
+    confirmed: Confirmations | None = field(default=None, init=False)
+    _search_px: int = field(default=0, init=False)
 
     def found(self, result: Detections) -> Cells:
         """Boxes of a search picture, whose gaze is known."""
         assert result.gaze
         width_px, height_px = result.picture_px
         boxes, scores = self._targets(result)
-        aside = (_middles(boxes) - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
+        middles_px = _middles(boxes)
+        self._search_px = width_px
+        if self.confirmed:
+            self.confirmed.found(result, middles_px)
+        aside = (middles_px - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
         pan_rad = result.gaze.pan_rad + aside[:, 0]
         tilt_rad = result.gaze.tilt_rad - aside[:, 1]
         return self._cells(np.stack([pan_rad, tilt_rad], axis=1), scores)
 
     def hinted(self, result: Detections) -> Cells:
         """Boxes of the wide picture."""
-        calibration = self.calibration(result.picture_px)
         boxes, scores = self._targets(result)
-        return self._cells(calibration.gaze(_middles(boxes)), scores)
+        middles_px = _middles(boxes)
+        calibration = self._current(result.picture_px)
+        if self.confirmed:
+            self.confirmed.hinted(result, middles_px)
+        return self._cells(calibration.gaze(middles_px), scores)
 
     def regions(self, result: LabelMap) -> NDArray[np.uint8] | None:
         """Class of each cell, (H, W) uint8, 255 = unknown; None if the picture shows nothing."""
         height_px, width_px = result.labels.shape
         if np.bincount(result.labels.ravel()).max(initial=0) > ONE_CLASS * result.labels.size:
             return None
-        calibration = self.calibration((width_px, height_px))
+        calibration = self._current((width_px, height_px))
         at = np.floor(calibration.wide_px(self.grid.gazes()))
         inside = (at >= 0).all(axis=1) & (at < (width_px, height_px)).all(axis=1)
         regions = np.full(len(at), UNKNOWN, np.uint8)
@@ -72,6 +83,17 @@ class Panorama:
         turned[:, 0] = (turned[:, 0] - self.grid.width / 2) * self.grid.cell_rad
         turned[:, 1] = (self.grid.height / 2 - turned[:, 1]) * self.grid.cell_rad
         return turned.astype(np.float32)
+
+    def _current(self, picture_px: tuple[int, int]) -> Calibration | Refiner:
+        """The calibration for a size of wide picture, as it was refined since; a guess is not."""
+        calibration = self.calibration(picture_px)
+        if calibration.errors is None or not self._search_px:
+            return calibration
+        if self.confirmed is None:
+            px_per_rad = self._search_px / self.search_rad
+            refiner = Refiner(calibration, px_per_rad=px_per_rad)
+            self.confirmed = Confirmations(refiner, px_per_rad=px_per_rad)
+        return self.confirmed.refiner
 
     def _targets(self, result: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes and scores of what is searched for."""
