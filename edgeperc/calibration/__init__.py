@@ -11,7 +11,7 @@ from edgeperc.calibration.file import (
 )
 from edgeperc.calibration.fit import Errors, Fit, View, fit
 from edgeperc.calibration.models import IdealLens
-from edgeperc.calibration.points import Points, read_points, write_points
+from edgeperc.calibration.points import Points, read_points, read_sizes, write_points
 from edgeperc.calibration.refine import Refiner
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "identify",
     "load_calibration",
     "read_points",
+    "read_sizes",
     "save_calibration",
     "uncalibrated",
     "write_points",

@@ -50,14 +50,14 @@ class Eyes:
 class Collected:
     """wide_px and gaze, (N, 2) each, of the looks that were found twice in the same place.
 
-    picture_px: width and height of the wide picture. view: of the search camera. tried: how many
-    looks were made. refused: reason -> how many looks it cost.
+    wide: a picture of the wide camera. search_size_px: width and height. tried: how many places
+    were thought of. refused: reason -> how many of them it cost.
     """
 
     wide_px: Array
     gaze: Array
-    picture_px: tuple[int, int]
-    view: View
+    wide: Picture
+    search_size_px: tuple[int, int]
     tried: int
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -104,7 +104,8 @@ def collect(
     rounds.append(look_around(near, NEXT_WINDOW_RAD))
     wide_px, gaze, refused = _kept(rounds[1], rounds[2])
     refused["no contrast"] += grid * grid - len(spots)
-    return Collected(wide_px, gaze, (wide.shape[1], wide.shape[0]), view, grid * grid, +refused)
+    size_px = (int(search_px[1]), int(search_px[0]))
+    return Collected(wide_px, gaze, wide, size_px, grid * grid, +refused)
 
 
 def spots_of(wide: Picture, grid: int, half_px: float) -> Array:

@@ -14,12 +14,18 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edgeperc.calibration.depth import Ground
 from edgeperc.calibration.fit import Errors, Fit
 from edgeperc.calibration.models import PARAMETERS, Array, IdealLens, Model, Physical, Polynomial
 from edgeperc.config import Positive, Rig, Strict, convert, read_toml
 from edgeperc.errors import ConfigError
 
 _FORMAT = 1
+_IDENTIFYING = (
+    *("serial", "model", "camera", "sensor_id", "rig"),
+    *("flip", "offset_x_px", "offset_y_px", "width_px", "height_px"),
+    *("pan_sign", "tilt_sign", "swap_axes", "deg_per_v", "full_scale_deg"),
+)
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -39,7 +45,7 @@ class Calibration:
 
     errors: None for the ideal lens, which was not measured. inverse_depth: 1/m that is taken
     where no depth is given, the mean of the points'. depth_known: whether points had depths; if
-    not, a depth is of no use and is ignored.
+    not, a depth is of no use and is ignored. ground: where depths come from if none are given.
     """
 
     model: Model
@@ -47,6 +53,7 @@ class Calibration:
     errors: Errors | None = None
     inverse_depth: float = 0.0
     depth_known: bool = False
+    ground: Ground | None = None
     points: int = 0
     outliers: int = 0
     date: str = ""
@@ -58,12 +65,19 @@ class Calibration:
         Returns (N, 2) rad, pan and tilt; NaN for a row that is not finite or has no solution.
         """
         at = _rows(wide_px)
+        if depth_m is None and self.ground:
+            depth_m = self.ground.depth_m(at)
         return self.model.gaze(at, self._inverse(depth_m, len(at)))
 
     def wide_px(self, gaze: ArrayLike, depth_m: ArrayLike | None = None) -> Array:
         """Where gazes, (N, 2) rad, are in the wide picture; the inverse of `gaze`."""
         at = _rows(gaze)
-        return self.model.wide_px(at, self._inverse(depth_m, len(at)))
+        found = self.model.wide_px(at, self._inverse(depth_m, len(at)))
+        if depth_m is None and self.ground:
+            for _ in range(4):  # a few pixels aside the ground is hardly nearer or farther
+                inverse = self._inverse(self.ground.depth_m(found), len(at))
+                found = self.model.wide_px(at, inverse)
+        return found
 
     def _inverse(self, depth_m: ArrayLike | None, count: int) -> Array:
         if depth_m is None or not self.depth_known:
@@ -78,7 +92,9 @@ def uncalibrated(rig: RigIdentity, width_rad: float) -> Calibration:
     return Calibration(model=IdealLens.of_view(rig.width_px, rig.height_px, width_rad), rig=rig)
 
 
-def calibration_of(fit: Fit, rig: RigIdentity, *, date: str, software: str) -> Calibration:
+def calibration_of(
+    fit: Fit, rig: RigIdentity, *, date: str, software: str, ground: Ground | None = None
+) -> Calibration:
     """What is kept of a fit. Raises DataError if it is too poor to be used."""
     fit.check()
     return Calibration(
@@ -87,6 +103,7 @@ def calibration_of(fit: Fit, rig: RigIdentity, *, date: str, software: str) -> C
         errors=fit.chosen.errors,
         inverse_depth=float(fit.points.inverse_depth.mean()),
         depth_known=fit.points.depth_m is not None,
+        ground=ground,
         points=len(fit.points),
         outliers=int(fit.outlier.sum()),
         date=date,
@@ -95,7 +112,8 @@ def calibration_of(fit: Fit, rig: RigIdentity, *, date: str, software: str) -> C
 
 
 def identify(rig: Rig, wide: str, search: str, picture_px: tuple[int, int]) -> RigIdentity:
-    """A rig's identity: of each device its driver and, where the rig's file has one, its serial.
+    """A rig's identity: of each device its driver, and what its table says on which one it is and
+    how it is set up, as far as that turns or moves its picture.
 
     wide, search: names of sensors. picture_px: width and height of the wide picture.
     """
@@ -136,6 +154,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
             tilt_rad=tuple(polynomial.coefficients[1].tolist()),
         ),
         physical=_physical_table(model) if isinstance(model, Physical) else None,
+        ground=_Ground(**asdict(calibration.ground)) if calibration.ground else None,
     )
     _replace(path, _toml(msgspec.to_builtins(stored)))
 
@@ -158,6 +177,7 @@ def load_calibration(path: Path, rig: RigIdentity | None = None) -> Calibration:
         errors=Errors(**msgspec.structs.asdict(stored.errors)),
         inverse_depth=stored.inverse_depth_per_m,
         depth_known=stored.depth_known,
+        ground=Ground(**msgspec.structs.asdict(stored.ground)) if stored.ground else None,
         points=stored.points,
         outliers=stored.outliers,
         date=stored.date,
@@ -210,6 +230,14 @@ class _PhysicalTable(Strict, frozen=True, kw_only=True):
     translation_z_m: float
 
 
+class _Ground(Strict, frozen=True, kw_only=True):
+    height_m: Above0
+    pitch_rad: float
+    focal_px: Above0
+    centre_px: tuple[float, float]
+    farthest_m: Above0
+
+
 class _Stored(Strict, frozen=True, kw_only=True, omit_defaults=True):
     format: int
     date: str
@@ -223,6 +251,7 @@ class _Stored(Strict, frozen=True, kw_only=True, omit_defaults=True):
     errors: _Errors
     polynomial: _PolynomialTable
     physical: _PhysicalTable | None = None
+    ground: _Ground | None = None
 
 
 def _model(stored: _Stored, path: Path) -> Model:
@@ -271,7 +300,8 @@ def _check_finite(value: Any, where: str) -> None:
 
 
 def _device(table: Mapping[str, Any]) -> str:
-    return f"{table.get('driver', '')} {table.get('serial', '')}".strip()
+    told = [f"{key}={table[key]}" for key in _IDENTIFYING if key in table]
+    return " ".join([str(table.get("driver", "")), *told])
 
 
 def _pair(values: Array) -> tuple[float, float]:

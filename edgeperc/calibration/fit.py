@@ -112,6 +112,7 @@ class Fit:
     """All models that could be fitted, simplest first, and which was chosen."""
 
     points: Points
+    lens: IdealLens
     view: View
     held_out: Mask
     outlier: Mask
@@ -168,6 +169,7 @@ def fit(points: Points, lens: IdealLens, view: View) -> Fit:
     )
     return Fit(
         points=points,
+        lens=lens,
         view=view,
         held_out=held_out,
         outlier=outlier,

@@ -1,9 +1,14 @@
-"""Correspondences: a pixel of the wide picture, and the gaze that shows the same thing."""
+"""Correspondences: a pixel of the wide picture, and the gaze that shows the same thing.
+
+In a CSV file, lines that begin with # may tell the size of the pictures: `# wide_px 960 448`.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +99,24 @@ def read_points(path: Path) -> Points:
         raise DataError(f"{path}: {error}", hint=error.hint) from error
 
 
-def write_points(path: Path, points: Points) -> None:
-    """Write what `read_points` reads."""
+def read_sizes(path: Path) -> dict[str, tuple[int, int]]:
+    """Sizes of pictures, width and height, that a file of points tells, as it names them."""
+    lines = r"^# (wide_px|search_px) (\d+) (\d+)$"
+    found = re.findall(lines, path.read_text("utf-8"), re.MULTILINE)
+    return {name: (int(width), int(height)) for name, width, height in found}
+
+
+def write_points(path: Path, points: Points, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Write what `read_points` and `read_sizes` read."""
     columns = [points.wide_px, np.degrees(points.gaze)]
     header = ",".join(_COLUMNS)
     if points.depth_m is not None:
         columns.append(points.depth_m[:, None])
         header += ",depth_m"
     table = np.concatenate(columns, axis=1)
-    lines = [header, *(",".join(f"{value:.6f}" for value in row) for row in table)]
+    lines = [f"# {name} {width} {height}" for name, (width, height) in sizes.items()]
+    lines += [header, *(",".join(f"{value:.6f}" for value in row) for row in table)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

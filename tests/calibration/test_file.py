@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeperc.calibration import (
     save_calibration,
     uncalibrated,
 )
+from edgeperc.calibration.depth import Ground
 from edgeperc.config import Rig
 from edgeperc.errors import ConfigError, DataError
 
@@ -187,10 +189,24 @@ def test_a_rig_is_known_by_its_drivers_and_serials() -> None:
     rig = Rig(
         sensors={
             "wide": {"driver": "video", "source": 0},
-            "search": {"driver": "basler", "serial": "123"},
+            "search": {"driver": "basler", "exposure_us": 800.0, "serial": "123"},
         },
-        mirror={"driver": "optotune", "port": "/dev/ttyACM0"},
+        mirror={"driver": "sigma", "port": "/dev/ttyUSB0", "pan_sign": -1},
     )
     found = identify(rig, "wide", "search", (3840, 2160))
-    assert (found.wide, found.search, found.mirror) == ("video", "basler 123", "optotune")
+    assert found.wide == "video"
+    assert found.search == "basler serial=123"
+    assert found.mirror == "sigma pan_sign=-1"
     assert (found.width_px, found.height_px) == (3840, 2160)
+
+
+def test_the_ground_gives_depths(calibrations: dict[str, Calibration], tmp_path: Path) -> None:
+    ground = Ground(10.0, 0.1, 1920.0, (1920.0, 1080.0), farthest_m=200.0)
+    kept = replace(calibrations["cubic-1z"], ground=ground)
+    wide_px = np.array([[1920.0, 1200.0], [1500.0, 1500.0], [2200.0, 700.0]])
+    assert np.array_equal(kept.gaze(wide_px), kept.gaze(wide_px, ground.depth_m(wide_px)))
+    assert np.abs(kept.wide_px(kept.gaze(wide_px)) - wide_px).max() < 0.5
+    save_calibration(kept, tmp_path / "rig.toml")
+    again = load_calibration(tmp_path / "rig.toml")
+    assert again.ground == ground
+    assert np.array_equal(again.gaze(wide_px), kept.gaze(wide_px))

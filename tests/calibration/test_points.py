@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeperc.calibration import Points, read_points, write_points
+from edgeperc.calibration import Points, read_points, read_sizes, write_points
 from edgeperc.errors import DataError
 
 
@@ -18,7 +18,8 @@ def test_what_is_written_is_read(truth: Any, tmp_path: Path) -> None:
             Points(*(getattr(truth.points(1, 40, (5, 60)), n) for n in ("wide_px", "gaze"))),
         ),
     ):
-        write_points(tmp_path / name, points)
+        write_points(tmp_path / name, points, {"wide_px": (3840, 2160)})
+        assert read_sizes(tmp_path / name) == {"wide_px": (3840, 2160)}
         again = read_points(tmp_path / name)
         assert again.wide_px == pytest.approx(points.wide_px, abs=1e-5)
         assert again.gaze == pytest.approx(points.gaze, abs=1e-7)
