@@ -49,7 +49,7 @@ class Child:
         gc.freeze()  # what is there now stays; a collection over all of it would cost a slot
         self._parts.loop.run()
         self._say_status()
-        self._say("ended", None)
+        self._say("ended", tuple(self._parts.loop.late_ns))
 
     def take(self, now_ns: int) -> Iterator[Result]:
         """The hints that have come; ends the loop when the daemon says so or is gone."""
@@ -62,11 +62,13 @@ class Child:
                 self._clock.stop()
             elif kind == "hint":
                 yield content
-        if time.monotonic() >= self._next_status_s:
+        if time.monotonic() >= self._next_status_s + _STATUS_EVERY_S:  # no look for long
             self._say_status()
 
     def _emit(self, result: Result) -> None:
         self._say("result", result)
+        if time.monotonic() >= self._next_status_s:  # now the slot's work is done
+            self._say_status()
 
     def _say_status(self) -> None:
         assert self._parts

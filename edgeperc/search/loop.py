@@ -8,7 +8,8 @@ the time until the next slot, and what a look has found counts from the decision
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
@@ -28,8 +29,11 @@ from edgeperc.search.slots import Slots
 from edgeperc.validate import Validator
 
 STAGES = ("late", "settle", "expose", "decide", "aim", "detect", "learn", "total")
-"""late: behind the slot. settle: waiting for the mirror. learn: what was found into the map."""
+"""late: behind the slot. settle: waiting for the mirror. decide: with the hints that have come.
+learn: what was found into the map."""
 MAP_EVERY_NS = 100_000_000
+LATENESS_KEPT = 100_000
+"""Of so many slots the lateness is remembered, a quarter of an hour at 120 Hz."""
 SETTLE_LIMIT_NS = 50_000_000
 """A mirror that needs longer is taken as it is; its pictures are blurred and counted."""
 
@@ -70,6 +74,7 @@ class SearchLoop:
     ) -> None:
         self.camera, self.mirror = camera, mirror
         self.meter = meter
+        self.late_ns: deque[int] = deque(maxlen=LATENESS_KEPT)
         self.unsettled = 0
         self.clipped = 0
         self.mirror_source = ""
@@ -102,17 +107,16 @@ class SearchLoop:
             for due_ns in self._slots:
                 self.meter.dropped(self._slots.missed - missed)
                 missed = self._slots.missed
-                for hint in self._hints.take(due_ns):
-                    self._learn_hint(hint, due_ns)
-                self._turn(due_ns)
+                self._turn(due_ns, list(self._hints.take(due_ns)))
                 if self.camera.failed or self.mirror.failed:
                     return
         finally:
             self.camera.close()
             self.mirror.close()
 
-    def _turn(self, due_ns: int) -> None:
+    def _turn(self, due_ns: int, hints: Sequence[Result]) -> None:
         """One slot. A device that is lost ends it; without a mirror nothing moves or is learnt."""
+        late_ns = max(0, self._clock.now_ns() - due_ns)
         marks = [time.perf_counter_ns()]
         mirror, camera = self.mirror.get(), self.camera.get()
         if mirror is None or camera is None:
@@ -124,6 +128,8 @@ class SearchLoop:
         if not (self.mirror.here and self.camera.here):
             return
         marks.append(time.perf_counter_ns())
+        for hint in hints:
+            self._learn_hint(hint, due_ns)
         x, y = self._scheduler.step(due_ns * 1e-9)
         marks.append(time.perf_counter_ns())
         with self.mirror.watched():
@@ -135,9 +141,13 @@ class SearchLoop:
             self._learn(found, due_ns)
         marks.append(time.perf_counter_ns())
         spent_ns = [after - before for before, after in pairwise(marks)]
-        self.meter.record(self._slots.late_ns, *spent_ns, marks[-1] - marks[0])
+        self.meter.record(late_ns, *spent_ns, marks[-1] - marks[0])
+        self.late_ns.append(late_ns)
         if found:
-            self._tell(found, due_ns, marks)
+            wait_ns = late_ns + marks[1] - marks[0]
+            total_ns = marks[-1] - marks[1]
+            timings = Timings(wait_ns=wait_ns, infer_ns=marks[6] - marks[5], total_ns=total_ns)
+            self._tell(replace(found, timings=timings), due_ns)
 
     def _settle(self, mirror: Mirror) -> None:
         """Wait until the mirror lies still, if it will soon."""
@@ -214,13 +224,8 @@ class SearchLoop:
             self.hints_dropped += 1
             self.error = self.error or str(error)
 
-    def _tell(self, found: Detections, due_ns: int, marks: list[int]) -> None:
-        timings = Timings(
-            wait_ns=self._slots.late_ns + marks[1] - marks[0],
-            infer_ns=marks[5] - marks[4],
-            total_ns=marks[-1] - marks[1],
-        )
-        self._emit(replace(found, timings=timings))
+    def _tell(self, found: Detections, due_ns: int) -> None:
+        self._emit(found)
         assert found.gaze
         self._trail.append((found.gaze.pan_rad, found.gaze.tilt_rad))
         if due_ns >= self._next_map_ns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from edgeperc.result import UNKNOWN, Detections, LabelMap
 from edgeperc.search.confirm import Confirmations
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells
+
+Lookup: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]
 
 ONE_CLASS = 0.98
 """A label map with a larger share of one class comes from a camera gone blind."""
@@ -36,6 +39,7 @@ class Panorama:
     prior: Mapping[str, float]
     confirmed: Confirmations | None = field(default=None, init=False)
     _search_px: int = field(default=0, init=False)
+    _lookups: dict[tuple[int, int], Lookup] = field(default_factory=dict, init=False)
 
     def found(self, result: Detections) -> Cells:
         """Boxes of a search picture, whose gaze is known."""
@@ -65,13 +69,10 @@ class Panorama:
         height_px, width_px = result.labels.shape
         if np.bincount(result.labels.ravel()).max(initial=0) > ONE_CLASS * result.labels.size:
             return None
-        calibration = self._current((width_px, height_px))
-        at = np.floor(calibration.wide_px(self.grid.gazes()))
-        inside = (at >= 0).all(axis=1) & (at < (width_px, height_px)).all(axis=1)
-        regions = np.full(len(at), UNKNOWN, np.uint8)
-        columns, rows = at[inside].astype(np.intp).T
+        inside, columns, rows = self._pixels_of_cells((width_px, height_px))
+        regions = np.full(self.grid.shape, UNKNOWN, np.uint8)
         regions[inside] = result.labels[rows, columns]
-        return regions.reshape(self.grid.shape)
+        return regions
 
     def weights(self, result: LabelMap) -> dict[int, float]:
         """Prior of each class of a label map."""
@@ -83,6 +84,15 @@ class Panorama:
         turned[:, 0] = (turned[:, 0] - self.grid.width / 2) * self.grid.cell_rad
         turned[:, 1] = (self.grid.height / 2 - turned[:, 1]) * self.grid.cell_rad
         return turned.astype(np.float32)
+
+    def _pixels_of_cells(self, picture_px: tuple[int, int]) -> Lookup:
+        """Which cells (H, W) lie in the wide picture, and at which columns and rows."""
+        if picture_px not in self._lookups:  # takes some slots, so it is done once
+            at = np.floor(self.calibration(picture_px).wide_px(self.grid.gazes()))
+            inside = (at >= 0).all(axis=1) & (at < picture_px).all(axis=1)
+            columns, rows = at[inside].astype(np.intp).T
+            self._lookups[picture_px] = inside.reshape(self.grid.shape), columns, rows
+        return self._lookups[picture_px]
 
     def _current(self, picture_px: tuple[int, int]) -> Calibration | Refiner:
         """The calibration for a size of wide picture, as it was refined since; a guess is not."""

@@ -45,8 +45,9 @@ class Status:
 class ProcessSearch:
     """Runs a plan's search in a child process, and starts it anew if that dies.
 
-    plan: an `assemble.Plan`, sent as it is. anchor: a sensor time and the monotonic time that it
-    stands for. Raises what keeps the child from getting ready: ConfigError, ModelError.
+    plan: as the daemon loaded it. anchor: a sensor time and the monotonic time that it stands for.
+    late_ns: of each slot, once the search has ended. Raises what keeps the child from getting
+    ready: ConfigError, ModelError.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ProcessSearch:
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # of the channel, which several threads send by
         self._crash = ""
+        self.late_ns: tuple[int, ...] = ()
         self._start()
 
     def run(
@@ -146,6 +148,7 @@ class ProcessSearch:
                     elif kind == "status":
                         self._status = content
                     elif kind == "ended":
+                        self.late_ns = content
                         return True
             except (EOFError, BrokenPipeError):
                 self._crash = self._last_words()
