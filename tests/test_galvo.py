@@ -318,8 +318,10 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(
     with contextlib.closing(make(timeout_ms=5000.0)) as mirror:
         mirror.aim(at(1, 1))
         mirror.measured()
-        simulator.send(b"OK\r\nMTI-OK\r\nOK\r\nMTI-OK\r\n\x00\xff")
-        time.sleep(0.01)  # it is there before the command goes out
+        unasked = b"OK\r\nMTI-OK\r\nOK\r\nMTI-OK\r\n\x00\xff"
+        simulator.send(unasked)
+        while mirror._link._serial.in_waiting < len(unasked):  # it is there before the command
+            time.sleep(0.001)
         simulator.inject("nak")
         mirror.aim(at(2, 2))
         with pytest.raises(DeviceError, match="answered '(NO|MTI-ERR)"):

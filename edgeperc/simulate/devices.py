@@ -92,7 +92,7 @@ class OptotuneDevice:
             x, y = (float(number) for number in numbers.split(b";"))
         except ValueError:
             return None
-        if not max(abs(x), abs(y)) <= self._reach:
+        if not (abs(x) <= self._reach and abs(y) <= self._reach):  # nor NaN
             return None
         scale = math.tan(math.radians(50))
         return Answer(b"OK\r\n", point_rad=(math.atan(x * scale), math.atan(y * scale)))
@@ -205,7 +205,7 @@ class MirrorcleDevice:
                 return Answer(ok)
         if name == b"GT" and len(numbers) == 3 and self.enabled:
             x, y, _ = numbers
-            if max(abs(x), abs(y)) <= 1:
+            if abs(x) <= 1 and abs(y) <= 1:
                 return Answer(ok, point_rad=(x * self._full_scale_rad, y * self._full_scale_rad))
         return Answer(self.refusal)
 

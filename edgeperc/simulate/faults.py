@@ -61,7 +61,7 @@ def parse(wanted: str) -> Fault:
         raise ConfigError(f"'{wanted}': {name} takes no value", hint=GRAMMAR)
     return Fault(
         name=name,
-        text=value if value is not None else "HELLO",
+        text=value if name == "wrong-handshake" and value is not None else "HELLO",
         delay_s=_seconds(value) if name == "slow-reply" and value else 0.2,
         start_s=_seconds(found["start"]) if found["start"] else 0.0,
         span_s=_seconds(found["span"]) if found["span"] else math.inf,

@@ -91,7 +91,7 @@ def _line(simulator: MirrorSimulator, rate: _Rate) -> str:
         [
             f"{simulator.kind} on {simulator.port if simulator.plugged else '(unplugged)'}",
             f"{simulator.count} commands, {rate.of(simulator.count):.0f}/s",
-            f"x {math.degrees(at.pan_rad):+.2f}° y {math.degrees(at.tilt_rad):+.2f}°",
-            f"last: {simulator.device.shown(last) if last else '-'}",
+            f"({math.degrees(at.pan_rad):+.2f}°, {math.degrees(at.tilt_rad):+.2f}°)",
+            simulator.device.shown(last),
         ]
-    )
+    ).rstrip()
