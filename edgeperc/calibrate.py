@@ -32,25 +32,30 @@ from edgeperc.calibration.eyes import opened
 from edgeperc.calibration.picture import draw
 from edgeperc.config import Rig
 from edgeperc.errors import ConfigError, EdgepercError
-from edgeperc.places import find_rig
+from edgeperc.places import find_rig, share
 
 SIZES = ("wide_px", "search_px")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """What is known of depths: one for all points, or the wide camera above level ground."""
+    """What is known of depths: one for all points, or the wide camera above level ground.
+
+    Raises ConfigError if both are given.
+    """
 
     depth_m: float | None = None
     height_m: float | None = None
     pitch_deg: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.depth_m is not None and self.height_m is not None:
+            raise ConfigError("--depth-m and --height-m: give one of them")
+
     def ground(self, lens: IdealLens) -> Ground | None:
-        """The ground below a lens. Raises ConfigError if there are two depths."""
+        """The ground below a lens."""
         if self.height_m is None:
             return None
-        if self.depth_m is not None:
-            raise ConfigError("--depth-m and --height-m: give one of them")
         return Ground(self.height_m, math.radians(self.pitch_deg), lens.focal_px, lens.centre_px)
 
 
@@ -103,11 +108,12 @@ def calibrate(
     points = _with_depth(points, depth, ground)
     beside = where.with_suffix("")
     kept_points = beside.with_name(f"{beside.name}.points.csv")
-    write_points(kept_points, points, sizes)
+    if points_file is None or kept_points.resolve() != points_file.resolve():
+        write_points(kept_points, points, sizes)
     search_px = sizes["search_px"]
     view = View(min(search_px), search_px[0] / math.radians(rig.field.search_deg))
     found = fit(points, lens, view)
-    drawn = picture or beside.with_suffix(".png")
+    drawn = picture or beside.with_name(f"{beside.name}.png")
     draw(found, drawn, title=rig_path.stem, wide=wide)
     identity = identify(rig, rig.field.wide, rig.field.search, sizes["wide_px"])
     calibration, trouble = None, None
@@ -225,9 +231,11 @@ def _sizes(rig: Rig, points_file: Path) -> dict[str, tuple[int, int]]:
 
 
 def _file_of(rig: Rig, rig_path: Path) -> Path:
+    """What the rig names; else beside the rig's file, or here if that came with the package."""
     if rig.calibration:
         return rig_path.parent / rig.calibration
-    return Path(f"{rig_path.stem}.calibration.toml")
+    came_along = rig_path.resolve().is_relative_to(share().resolve())
+    return (Path() if came_along else rig_path.parent) / f"{rig_path.stem}.calibration.toml"
 
 
 def _note(rig: Rig, rig_path: Path, where: Path) -> str:

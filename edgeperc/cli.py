@@ -393,6 +393,62 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    rig: Annotated[str, typer.Argument(metavar="[RIG]", help="By name or path.")] = "twin-search",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, if not the one that the rig names.")
+    ] = None,
+    grid: Annotated[int, typer.Option(min=5, max=32, help="Look at so many places squared.")] = 8,
+    depth_m: Annotated[
+        float | None, typer.Option(min=0.01, help="Everything is so far away, as on a board.")
+    ] = None,
+    height_m: Annotated[
+        float | None, typer.Option(min=0.01, help="So high is the wide camera above the ground.")
+    ] = None,
+    pitch_deg: Annotated[
+        float, typer.Option(min=-90, max=90, help="So far down does its middle look.")
+    ] = 0.0,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of residuals, if not beside the file.")
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="Fit a CSV file u,v,pan_deg,tilt_deg[,depth_m] instead of looking."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out where in the wide picture the search camera looks, and keep it.
+
+    Looks around, finds each look in the wide picture, fits three models and keeps the simplest
+    that does, with the points and a picture of residuals beside it.
+    """
+    from edgeperc.calibrate import Depth, progress_bar, report_of, table_of
+    from edgeperc.calibrate import calibrate as run
+
+    console = Console(stderr=as_json)
+    done = run(
+        rig,
+        out=out,
+        grid=grid,
+        depth=Depth(depth_m=depth_m, height_m=height_m, pitch_deg=pitch_deg),
+        picture=picture,
+        points_file=points,
+        progress=progress_bar(console=Console(stderr=True), transient=True),
+    )
+    if as_json:
+        _print_json(report_of(done))
+    else:
+        if done.collected:
+            console.print(escape(str(done.collected)))
+        console.print(table_of(done.fit))
+    kept = f"points {done.points_file}\npicture {done.picture}"
+    if done.trouble:
+        console.print(escape(kept), soft_wrap=True)
+        raise done.trouble
+    console.print(escape(f"written to {done.file}\n{kept}\n{done.note}".rstrip()), soft_wrap=True)
+
+
+@app.command()
 def bench(
     suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="Which figures.")] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,

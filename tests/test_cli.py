@@ -38,6 +38,7 @@ VERBS = [
     ["evaluate"],
     ["export"],
     ["bench"],
+    ["calibrate"],
 ]
 
 
