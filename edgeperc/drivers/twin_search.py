@@ -77,8 +77,9 @@ class TwinSearch:
             raise DeviceError(f"{self._name}: closed")
         start_ns = self._clock.now_ns()
         end_ns = start_ns + self._exposure_ns
+        frame = self._frame(start_ns, end_ns)  # painted while the shutter is open
         self._clock.wait_until(end_ns)
-        return self._frame(start_ns, end_ns)
+        return frame
 
     def truth(self, frame: Frame) -> Truth:
         """Who is in one of this camera's frames."""
