@@ -13,7 +13,6 @@ from rich.table import Table
 
 from edgeperc import __version__
 from edgeperc.calibration import (
-    Calibration,
     Fit,
     IdealLens,
     Points,
@@ -26,12 +25,12 @@ from edgeperc.calibration import (
     save_calibration,
     write_points,
 )
-from edgeperc.calibration.collect import Collected, collect
+from edgeperc.calibration.collect import Picture, collect
 from edgeperc.calibration.depth import Ground
 from edgeperc.calibration.eyes import opened
 from edgeperc.calibration.picture import draw
 from edgeperc.config import Rig
-from edgeperc.errors import ConfigError, EdgepercError
+from edgeperc.errors import ConfigError, DataError
 from edgeperc.places import find_rig, share
 
 SIZES = ("wide_px", "search_px")
@@ -61,16 +60,15 @@ class Depth:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A fit and where it went; trouble: why it was not kept, if so."""
+    """A fit and where it went. looks: how many were found. trouble: why it was not kept, if so."""
 
     fit: Fit
-    collected: Collected | None
+    looks: str
     file: Path
     points_file: Path
     picture: Path
     note: str
-    calibration: Calibration | None
-    trouble: EdgepercError | None
+    trouble: DataError | None
 
 
 def calibrate(
@@ -78,7 +76,7 @@ def calibrate(
     *,
     out: Path | None = None,
     grid: int = 8,
-    depth: Depth | None = None,
+    depth: Depth = Depth(),
     picture: Path | None = None,
     points_file: Path | None = None,
     progress: Progress | None = None,
@@ -89,53 +87,43 @@ def calibrate(
     and the picture, also if the fit is too poor to be kept. points_file: fit these instead of
     collecting. Raises ConfigError, DeviceError, or DataError if there is nothing to be fitted.
     """
-    depth = depth or Depth()
     rig, rig_path = find_rig(name)
     where = out or _file_of(rig, rig_path)
-    collected, wide = None, None
     if points_file:
-        points, sizes = read_points(points_file), _sizes(rig, points_file)
+        seen = _read(rig, points_file)
     else:
-        collected = _collected(rig, rig_path, grid, progress or _quiet())
-        wide = collected.wide
-        points = Points(collected.wide_px, collected.gaze)
-        sizes = {
-            "wide_px": (wide.shape[1], wide.shape[0]),
-            "search_px": collected.search_size_px,
-        }
-    lens = IdealLens.of_view(*sizes["wide_px"], math.radians(rig.field.wide_deg))
+        seen = _collected(rig, rig_path, grid, progress or progress_bar(disable=True))
+    lens = IdealLens.of_view(*seen.wide_size_px, math.radians(rig.field.wide_deg))
     ground = depth.ground(lens)
-    points = _with_depth(points, depth, ground)
+    points = _with_depth(seen.points, depth, ground)
     beside = where.with_suffix("")
     kept_points = beside.with_name(f"{beside.name}.points.csv")
     if points_file is None or kept_points.resolve() != points_file.resolve():
-        write_points(kept_points, points, sizes)
-    search_px = sizes["search_px"]
-    view = View(min(search_px), search_px[0] / math.radians(rig.field.search_deg))
+        write_points(kept_points, points, dict(zip(SIZES, seen.sizes_px, strict=True)))
+    width_px, height_px = seen.search_size_px
+    view = View(min(width_px, height_px), width_px / math.radians(rig.field.search_deg))
     found = fit(points, lens, view)
     drawn = picture or beside.with_name(f"{beside.name}.png")
-    draw(found, drawn, title=rig_path.stem, wide=wide)
-    identity = identify(rig, rig.field.wide, rig.field.search, sizes["wide_px"])
-    calibration, trouble = None, None
+    draw(found, drawn, title=rig_path.stem, wide=seen.wide)
+    trouble = None
     try:
         calibration = calibration_of(
             found,
-            identity,
+            identify(rig, rig.field.wide, rig.field.search, seen.wide_size_px),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             software=f"edgeperc {__version__}",
             ground=ground,
         )
         save_calibration(calibration, where)
-    except EdgepercError as error:
+    except DataError as error:
         trouble = error
     return Calibrated(
         fit=found,
-        collected=collected,
+        looks=seen.looks,
         file=where,
         points_file=kept_points,
         picture=drawn,
         note=_note(rig, rig_path, where),
-        calibration=calibration,
         trouble=trouble,
     )
 
@@ -192,7 +180,25 @@ def progress_bar(**options: Any) -> Progress:
     )
 
 
-def _collected(rig: Rig, rig_path: Path, grid: int, progress: Progress) -> Collected:
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Points, sizes of the wide and of the search picture, and how they were found."""
+
+    points: Points
+    sizes_px: tuple[tuple[int, int], tuple[int, int]]
+    wide: Picture | None = None
+    looks: str = ""
+
+    @property
+    def wide_size_px(self) -> tuple[int, int]:
+        return self.sizes_px[0]
+
+    @property
+    def search_size_px(self) -> tuple[int, int]:
+        return self.sizes_px[1]
+
+
+def _collected(rig: Rig, rig_path: Path, grid: int, progress: Progress) -> _Seen:
     with opened(rig, rig_path) as eyes, progress:
         task = progress.add_task("", total=3 * grid * grid, found=0)
         height_px, width_px = eyes.wide().shape[:2]
@@ -201,7 +207,18 @@ def _collected(rig: Rig, rig_path: Path, grid: int, progress: Progress) -> Colle
         def on_look(done: int, total: int, found: int) -> None:
             progress.update(task, completed=done, total=total, found=found)
 
-        return collect(eyes, guess, grid=grid, on_look=on_look)
+        collected = collect(eyes, guess, grid=grid, on_look=on_look)
+    points = Points(collected.wide_px, collected.gaze)
+    try:
+        points.check()
+    except DataError as error:
+        raise DataError(f"{error}: {collected}", hint=error.hint) from error
+    return _Seen(
+        points=points,
+        sizes_px=((width_px, height_px), collected.search_size_px),
+        wide=collected.wide,
+        looks=str(collected),
+    )
 
 
 def _with_depth(points: Points, depth: Depth, ground: Ground | None) -> Points:
@@ -215,19 +232,19 @@ def _with_depth(points: Points, depth: Depth, ground: Ground | None) -> Points:
     return Points(points.wide_px, points.gaze, depth_m)
 
 
-def _sizes(rig: Rig, points_file: Path) -> dict[str, tuple[int, int]]:
-    """Sizes of the pictures, by the file of points or else by the rig's."""
-    sizes = read_sizes(points_file)
+def _read(rig: Rig, points_file: Path) -> _Seen:
+    """Points of a file; the sizes of the pictures are told by it or else by the rig's tables."""
+    points, told = read_points(points_file), read_sizes(points_file)
     for key, name in zip(SIZES, (rig.field.wide, rig.field.search), strict=True):
         table = rig.sensors.get(name, {})
-        if key not in sizes and {"width_px", "height_px"} <= set(table):
-            sizes[key] = (int(table["width_px"]), int(table["height_px"]))
-        if key not in sizes:
+        if key not in told and {"width_px", "height_px"} <= set(table):
+            told[key] = (int(table["width_px"]), int(table["height_px"]))
+        if key not in told:
             raise ConfigError(
                 f"{points_file}: does not say how large the pictures are",
                 hint=f"begin it with lines such as: # {SIZES[0]} 960 448 and # {SIZES[1]} 224 224",
             )
-    return sizes
+    return _Seen(points=points, sizes_px=(told[SIZES[0]], told[SIZES[1]]))
 
 
 def _file_of(rig: Rig, rig_path: Path) -> Path:
@@ -241,7 +258,3 @@ def _file_of(rig: Rig, rig_path: Path) -> Path:
 def _note(rig: Rig, rig_path: Path, where: Path) -> str:
     named = rig.calibration and (rig_path.parent / rig.calibration).resolve() == where.resolve()
     return "" if named else f'to use it, put into {rig_path}: calibration = "{where.resolve()}"'
-
-
-def _quiet() -> Progress:
-    return progress_bar(disable=True)

@@ -438,8 +438,8 @@ def calibrate(
     if as_json:
         _print_json(report_of(done))
     else:
-        if done.collected:
-            console.print(escape(str(done.collected)))
+        if done.looks:
+            console.print(escape(done.looks), soft_wrap=True)
         console.print(table_of(done.fit))
     kept = f"points {done.points_file}\npicture {done.picture}"
     if done.trouble:

@@ -15,7 +15,7 @@ from edgeperc.calibration.fit import View
 from edgeperc.calibration.locate import grey, locate, slope_of
 from edgeperc.calibration.models import Array, Model, cubic_terms
 from edgeperc.errors import DataError
-from edgeperc.packet import Gaze, Mirror
+from edgeperc.packet import Gaze, GazeRange, Mirror
 
 FIRST_WINDOW_RAD = np.radians(5.0)
 NEXT_WINDOW_RAD = np.radians(0.35)
@@ -87,7 +87,7 @@ def collect(
     wide, search_px = eyes.wide(), eyes.search().shape[:2]
     view = View(min(search_px), search_px[1] / eyes.search_rad)
     half_px = view.side_px / 2 * _scale(guess, np.zeros(2), view)
-    spots = spots_of(wide, grid, half_px)
+    spots = spots_of(wide, grid, half_px, _reached_px(eyes.mirror.range, guess))
     rounds: list[list[Look | str]] = []
 
     def look_around(near: Near, window_rad: float) -> list[Look | str]:
@@ -108,31 +108,55 @@ def collect(
     return Collected(wide_px, gaze, wide, size_px, grid * grid, +refused)
 
 
-def spots_of(wide: Picture, grid: int, half_px: float) -> Array:
+def spots_of(wide: Picture, grid: int, half_px: float, reached_px: Array) -> Array:
     """The place with most to hold on to in each of grid x grid fields of a picture, (N, 2) px.
 
-    half_px: half the side of what a look covers; it lies within the picture. Fields without
-    structure in both directions (Shi and Tomasi 1994) have none. Middle ones first.
+    half_px: half the side of what a look covers; it lies within the picture. reached_px: corners
+    of what the mirror reaches, (2, 2). Fields without structure in both directions (Shi and Tomasi
+    1994) have none. Middle ones first. Raises DataError if the mirror reaches nothing of it.
     """
     import cv2
 
     side = 2 * int(half_px) + 1
     picture = cv2.GaussianBlur(grey(wide), (0, 0), 1.0)
     structure = cv2.boxFilter(cv2.cornerMinEigenVal(picture, 3), -1, (side, side))
-    margin = int(np.ceil(half_px + _MARGIN_PX))
-    rows = np.linspace(margin, wide.shape[0] - margin, grid + 1).astype(int)
-    columns = np.linspace(margin, wide.shape[1] - margin, grid + 1).astype(int)
+    margin = half_px + _MARGIN_PX
+    low = np.maximum(reached_px[0], margin)
+    high = np.minimum(reached_px[1], np.array(wide.shape[1::-1]) - margin)
+    if (high - low).min() < grid:
+        raise DataError(
+            "the mirror reaches nothing that the wide camera sees",
+            hint="is [field] wide_deg right, and the mirror's range?",
+        )
+    columns, rows = (np.linspace(*ends, grid + 1).astype(int) for ends in zip(low, high))
     spots: list[tuple[float, float]] = []
     for top, bottom in itertools.pairwise(rows):
         for left, right in itertools.pairwise(columns):
             field = structure[top:bottom, left:right]
-            if not field.size or field.max() < _LEAST_STRUCTURE:
+            if field.max() < _LEAST_STRUCTURE:
                 continue
             row, column = np.unravel_index(np.argmax(field), field.shape)
             spots.append((left + int(column) + 0.5, top + int(row) + 0.5))
     found = np.array(spots).reshape(-1, 2)
-    middle = (wide.shape[1] / 2, wide.shape[0] / 2)
-    return found[np.argsort(np.linalg.norm(found - middle, axis=1), kind="stable")]
+    return found[np.argsort(np.linalg.norm(found - (low + high) / 2, axis=1), kind="stable")]
+
+
+def _reached_px(limits: GazeRange, guess: Model) -> Array:
+    """Corners of the rectangle around all that the mirror reaches, (2, 2) px; perhaps infinite."""
+    along = np.linspace(0, 1, 9)
+    pan, tilt = (
+        low + (high - low) * along
+        for low, high in (
+            (limits.lowest.pan_rad, limits.highest.pan_rad),
+            (limits.lowest.tilt_rad, limits.highest.tilt_rad),
+        )
+    )
+    everywhere = np.stack(np.meshgrid(pan, tilt), axis=-1).reshape(-1, 2)
+    seen = _wide_px(guess, everywhere)
+    beyond = np.isnan(seen)
+    low = np.where(beyond, -np.inf, seen).min(axis=0)
+    high = np.where(beyond, np.inf, seen).max(axis=0)
+    return np.stack([low, high])
 
 
 @dataclass(frozen=True, eq=False)
