@@ -226,6 +226,11 @@ class Run:
                 sink.report(well)
 
     @property
+    def search(self) -> Search | None:
+        """What steers the mirror, if there is one."""
+        return self._search
+
+    @property
     def where(self) -> tuple[str, ...]:
         """Where to look for the results."""
         return tuple(sink.where for sink in self._sinks if sink.where)

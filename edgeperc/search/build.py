@@ -129,13 +129,13 @@ def build(
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
     duration_s = plan.rig.sensors[table.input].get("duration_s")
     end_ns = None if duration_s is None else round(duration_s * 1e9)
-    panorama = _panorama(plan)
+    panorama = panorama_of(plan)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
     loop = SearchLoop(
         camera=camera,
         mirror=mirror,
         detector=detector,
-        scheduler=_scheduler(plan, panorama, period_ns)(),
+        scheduler=scheduler_of(plan, panorama, period_ns),
         scheduler_ref=scheduler_ref,
         panorama=panorama,
         hints=hints,
@@ -160,7 +160,8 @@ def _steered(camera: Any) -> SteeredCamera:
     return camera if hasattr(camera, "expose") else FreeRunning(camera)
 
 
-def _panorama(plan: Plan) -> Panorama:
+def panorama_of(plan: Plan) -> Panorama:
+    """Where what a rig's cameras see lies on the grid. Raises ConfigError."""
     assert plan.app.search
     field = plan.rig.field
     cell_rad = math.radians(field.width_deg) / CELLS
@@ -173,11 +174,12 @@ def _panorama(plan: Plan) -> Panorama:
     )
 
 
-def _scheduler(plan: Plan, panorama: Panorama, period_ns: int) -> Callable[[], Scheduler]:
+def scheduler_of(plan: Plan, panorama: Panorama, period_ns: int) -> Scheduler:
+    """The scheduler that an app names. Raises ConfigError."""
     search = plan.app.search
     assert search
     fov = panorama.search_rad / panorama.grid.cell_rad
-    return plugin.prepare(
+    construct = plugin.prepare(
         {"scheduler": search.scheduler, **search.options},
         kind="scheduler",
         where=f"{plan.app_path} [search]",
@@ -187,6 +189,8 @@ def _scheduler(plan: Plan, panorama: Panorama, period_ns: int) -> Callable[[], S
             "sight": Sight(fov=fov, half=USABLE * fov, pd=search.pd, slot_s=period_ns * 1e-9),
         },
     )
+    scheduler: Scheduler = construct()
+    return scheduler
 
 
 def calibrations(plan: Plan) -> Callable[[tuple[int, int]], Calibration]:
