@@ -6,7 +6,8 @@ import logging
 import sys
 import threading
 import time
-from itertools import islice, pairwise
+from collections.abc import Iterator
+from itertools import islice, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeperc.drivers.basler import Basler, Settings, list_cameras
+from edgeperc import cli
+from edgeperc.drivers import basler
+from edgeperc.drivers.basler import Basler, Settings, _set_region, list_cameras
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Frame, Packet
 from edgeperc.plugin import prepare
@@ -58,12 +61,16 @@ def test_a_free_camera_gives_frames_with_their_exposures() -> None:
 
 
 def test_which_part_of_the_sensor() -> None:
-    whole = take(Basler(pixel_format="Mono8", width_px=256, height_px=256), 1)[0].image
-    place = {"width_px": 32, "height_px": 16, "offset_x_px": 200, "offset_y_px": 100}
-    camera = Basler(**place)
-    assert take(camera, 1)[0].image.shape == (16, 32)
-    camera = Basler(width_px=256, height_px=256)  # fits, though the offset before would not let it
-    assert take(camera, 1)[0].image.shape == whole.shape
+    size = {"width_px": 32, "height_px": 16, "trigger": "software"}
+    whole = take(Basler(**{**size, "width_px": 256, "height_px": 256}), 1)[0].image
+    part = take(Basler(offset_x_px=200, offset_y_px=100, **size), 1)[0].image
+    assert part.shape == (16, 32)
+    assert (whole[100:116, 200:232] - part).std() < 1e-9  # the picture moves, by its brightness
+    camera = Basler(offset_x_px=200, offset_y_px=100, **size)
+    settings = Settings(camera._camera.GetNodeMap(), camera._genicam, "it")
+    _set_region(settings, 4096, 4096, None, None)
+    assert (settings.read("OffsetX"), settings.read("OffsetY")) == (0, 0)
+    camera.close()
 
 
 def test_a_slow_reader_gets_the_newest_and_sees_what_it_missed(
@@ -118,11 +125,23 @@ def test_packets_of_a_triggered_camera_keep_its_rate() -> None:
     assert frames[-1].stamp.end_ns - frames[0].stamp.end_ns > 4 * 20 * MS
 
 
-def test_a_free_camera_answers_with_what_it_sees_from_then_on() -> None:
-    camera = Basler(rate_hz=100, **SMALL)
-    for _ in range(5):
-        asked_ns = time.monotonic_ns()
-        assert camera.expose().stamp.start_ns >= asked_ns
+def test_a_free_camera_answers_with_what_it_sees_from_then_on(
+    crops: list[np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    camera = Basler(image_folder=str(tmp_path), rate_hz=20, exposure_us=100.0)
+    for _ in range(3):
+        packet = next(camera.packets())
+        time.sleep(0.09)  # one picture more is there already, and the next comes in 10 ms
+        assert camera.expose().stamp.seq >= packet.stamp.seq + 2
+    camera.close()
+
+
+def test_a_picture_begun_before_it_was_asked_for_is_no_answer() -> None:
+    camera = Basler(rate_hz=10, exposure_us=60_000.0, width_px=64, height_px=48)
+    next(camera.packets())
+    time.sleep(0.06)  # the next is being exposed
+    asked_ns = time.monotonic_ns()
+    assert camera.expose().stamp.start_ns >= asked_ns
     camera.close()
 
 
@@ -158,7 +177,7 @@ def test_a_pulled_cable_is_a_lost_device(trigger: Any) -> None:
         next(packets)
     camera._camera.FirePnPCallback.Execute()
     with pytest.raises(DeviceError, match="Basler Emulation 0815-0001: .*(gone|removed)$"):
-        list(packets)
+        list(islice(packets, 500))
     with pytest.raises(DeviceError, match="closed"):
         camera.expose()
     camera.close()
@@ -210,8 +229,20 @@ def test_a_missing_camera_is_told_which_are_there(monkeypatch: pytest.MonkeyPatc
 def test_settings_that_it_does_not_take(keys: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=f"rig.toml \\[sensors.wide\\].*{complaint}"):
         made({"driver": "basler", "serial": "0815-0000", **keys})
-    camera = made({"driver": "basler", "serial": "0815-0000", **SMALL})
-    assert len(take(camera, 1)) == 1  # and it was let go
+
+
+def test_a_camera_with_wrong_settings_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def spied(*asked: Any) -> Any:
+        opened.append(real(*asked))
+        return opened[-1]
+
+    real = basler._opened
+    monkeypatch.setattr(basler, "_opened", spied)
+    with pytest.raises(ConfigError):
+        Basler(width_px=5000)
+    assert not opened[0].IsOpen()
 
 
 def made(table: dict[str, Any]) -> Any:
@@ -247,15 +278,15 @@ def test_cameras_differ_in_the_names_of_settings() -> None:
     camera.close()
 
 
-class Ticking:
-    """A grab result of a camera that has a clock, of 125 MHz."""
+class Altered:
+    """A grab result in which some fields are another camera's."""
 
-    def __init__(self, result: Any, ticks: int) -> None:
+    def __init__(self, result: Any, fields: dict[str, Any]) -> None:
         self.result = result
-        self.TimeStamp = ticks
+        self.fields = fields
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.result, name)
+        return self.fields[name] if name in self.fields else getattr(self.result, name)
 
     def __enter__(self) -> None:
         pass
@@ -264,16 +295,20 @@ class Ticking:
         self.result.Release()
 
 
-def test_a_camera_with_a_clock_says_when_it_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
+def alter(camera: Basler, fields: Iterator[dict[str, Any]]) -> None:
+    fetch = camera._fetch
+
+    def altered() -> Any:
+        result = fetch()
+        return None if result is None else Altered(result, next(fields))
+
+    camera._fetch = altered  # type: ignore[method-assign]
+
+
+def test_a_camera_with_a_clock_says_when_it_exposed() -> None:
     camera = Basler(trigger="software", **SMALL)
     camera._tick_ns = 8.0
-    fetch, ticks = camera._fetch, iter([10**12, 10**12 + 125_000, 10**12 + 375_000])
-
-    def ticking() -> Any:
-        result = fetch()
-        return Ticking(result, next(ticks)) if result else None
-
-    monkeypatch.setattr(camera, "_fetch", ticking)
+    alter(camera, ({"TimeStamp": 10**12 + ticks} for ticks in (0, 125_000, 375_000)))
     asked_ns = time.monotonic_ns()
     first, second, third = (camera.expose().stamp for _ in range(3))
     camera.close()
@@ -281,6 +316,24 @@ def test_a_camera_with_a_clock_says_when_it_exposed(monkeypatch: pytest.MonkeyPa
     assert second.start_ns - first.start_ns <= 1.0001 * MS  # drift is allowed for
     assert third.start_ns - second.start_ns == pytest.approx(2 * MS, rel=1e-3)
     assert third.end_ns - third.start_ns == MS
+
+
+def test_of_a_camera_that_does_not_count_pylon_knows_what_was_missed(
+    crops: list[np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    camera = Basler(image_folder=str(tmp_path), rate_hz=100, exposure_us=1000.0)
+    alter(camera, repeat({"BlockID": (1 << 64) - 1}))
+    packets = camera.packets()
+    frames = [next(packets)]
+    camera._camera.ForceFailedBufferCount.Value = 3
+    camera._camera.ForceFailedBuffer.Execute()
+    frames += islice(packets, 3)
+    time.sleep(0.05)
+    frames += islice(packets, 3)
+    camera.close()
+    assert frames[-1].stamp.seq >= 6 + 3 + 2
+    for frame in frames:
+        assert (frame.image == crops[frame.stamp.seq % 4]).all()
 
 
 def test_close_does_not_wait_for_a_trigger() -> None:
@@ -301,3 +354,10 @@ def test_without_pypylon_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         Basler()
     assert caught.value.hint == "pip install 'edgeperc[basler]'"
     assert list_cameras() == ["pypylon: not installed; pip install 'edgeperc[basler]'"]
+
+
+def test_the_command_line_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.devices()
+    listed = capsys.readouterr().out
+    assert "pypylon: Emulation 0815-0001" in listed
+    assert "aravis: " in listed

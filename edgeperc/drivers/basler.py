@@ -35,13 +35,13 @@ _HINT = "is it plugged in, has it power, and does no other program use it?"
 class Basler:
     """A Basler camera, GigE or USB: frames by themselves, on request, or by a signal on line 1.
 
-    serial, model: which camera; None takes the first. What is left out stays as the camera has it.
-    gain: in dB, or in the camera's own units where it knows no dB. pixel_format: by the camera's
-    name; colours and Bayer patterns become RGB, deeper grey becomes 8 bits. trigger: "free" runs at
-    rate_hz; "software" exposes when `expose` or `packets` asks, the latter at rate_hz or as fast as
-    it goes; "line1" when a mirror's board says so. image_folder: an emulated camera plays the
-    pictures of this folder, in their own size. deadline_s: after so long without a picture the
-    camera is given up.
+    serial, model: which camera; None takes the first. What is left out stays as the camera has it,
+    but a size without offsets lies in the sensor's corner. gain: in dB, or in the camera's own
+    units where it knows no dB. pixel_format: by the camera's name; colours and Bayer patterns
+    become RGB, deeper grey becomes 8 bits. trigger: "free" runs at rate_hz; "software" exposes when
+    `expose` or `packets` asks, the latter at rate_hz or as fast as it goes; "line1" when a mirror's
+    board says so. image_folder: an emulated camera plays the pictures of this folder, in their own
+    size. deadline_s: after so long without a picture the camera is given up.
 
     Frames are newest first: whatever was not fetched in time, or came incompletely, leaves a gap in
     seq. Times are the camera's moved to CLOCK_MONOTONIC; a camera without a clock, such as an
@@ -115,6 +115,8 @@ class Basler:
         With trigger "free", the first picture whose exposure begins from now on; with "line1", the
         next one. Raises DeviceError if none comes.
         """
+        if self._trigger == "free":
+            self._forget()
         asked_ns = time.monotonic_ns()
         while (picture := self._next()) is not None:
             if self._trigger != "free" or picture.stamp.start_ns >= asked_ns:
@@ -158,9 +160,15 @@ class Basler:
         self._camera.ExecuteSoftwareTrigger()
         return True
 
-    def _fetch(self) -> Any:
+    def _forget(self) -> None:
+        """Take away a picture that waits: it was seen before it was asked for."""
+        with self._lock, self._speaking():
+            if self._camera.IsGrabbing() and (result := self._fetch(wait_ms=0)) is not None:
+                self._picture(result)
+
+    def _fetch(self, *, wait_ms: int = _POLL_MS) -> Any:
         """A grab result, or None if there is none yet."""
-        result = self._camera.RetrieveResult(_POLL_MS, self._pylon.TimeoutHandling_Return)
+        result = self._camera.RetrieveResult(wait_ms, self._pylon.TimeoutHandling_Return)
         if self._camera.IsCameraDeviceRemoved():
             raise self._lost("the camera is gone")
         return result if result.IsValid() else None

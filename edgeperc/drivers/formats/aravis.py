@@ -55,15 +55,11 @@ def watch(source: str, options: Options) -> Iterator[Packet]:
     settings = msgspec.json.decode(source, type=Settings)
     aravis, refusal = library()
     camera = _opened(aravis, refusal, settings.camera)
-    device = camera.get_device()
     try:
-        _take_control(device, refusal)
+        _take_control(camera.get_device(), refusal)
         camera.stop_acquisition()  # whom it served before may have been killed
         _set(aravis, refusal, camera, settings)
         yield from _pictures(aravis, camera, settings)
-    except ConfigError:
-        device.leave_control()  # or it would refuse the next one for some seconds
-        raise
     except refusal as error:
         raise DeviceError(f"the camera was lost: {error.message}", hint=_HINT) from error
 
