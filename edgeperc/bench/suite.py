@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeperc.bench import events, machine
+from edgeperc.bench import events, machine, search
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
-SUITES: dict[str, Callable[[Figures, Path | None], None]] = {"events": events.measure}
-"""Name -> function that fills Figures."""
+SUITES: dict[str, Callable[..., None]] = {"events": events.measure, "search": search.measure}
+"""Name -> function that fills Figures; it takes them, a recording or None, and its settings."""
 
 
 def run(
@@ -23,10 +24,12 @@ def run(
     *,
     recording: Path | None = None,
     console: Console | None = None,
+    **settings: Any,
 ) -> Figures:
     """Measure a suite, show a table, and write `{suite, machine, commit, metrics, notes}` as JSON.
 
-    recording: whose windows are measured instead of the twin's.
+    recording: whose windows are measured instead of the twin's. settings: what else the suite's
+    function takes.
     Raises ConfigError for an unknown suite or a file that cannot be written.
     """
     if suite not in SUITES:
@@ -39,7 +42,7 @@ def run(
     before = machine.load()
     with console.status("measuring ...") as status:
         figures.on_progress = lambda text: status.update(f"measuring {text} ...")
-        SUITES[suite](figures, recording)
+        SUITES[suite](figures, recording, **settings)
     facts |= {"load_before": before, "load_after": machine.load(), "busy": machine.busy(before)}
     if machine.busy(before):
         figures.note(f"The machine was busy (load {before:.1f}): only the ratios mean something.")
@@ -51,6 +54,7 @@ def run(
             "commit": machine.commit(),
             "metrics": figures.metrics,
             "notes": figures.notes,
+            "tables": dict(figures.tables),
         }
         try:
             json_path.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
@@ -68,6 +72,19 @@ def _show(figures: Figures, facts: Mapping[str, object], console: Console) -> No
         aim = f"{metric.aim:g}" if metric.aim else ""
         table.add_row(metric.key, f"{metric.value:,.4g}", aim, metric.what)
     console.print(table)
+    for title, rows in figures.tables:
+        console.print(f"\n[bold]{title}[/]")
+        console.print(_as_table(rows))
     console.print(f"\n{facts['cpu']}, {facts['cores']} cores; load before {facts['load_before']}")
     for note in figures.notes:
         console.print(note, highlight=False)
+
+
+def _as_table(rows: list[dict[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = list(rows[0])
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row.get(column, "") for column in columns))
+    return table

@@ -31,6 +31,8 @@ REST_S = 0.12
 """A track seen so lately is not looked at for its own sake."""
 SUSPECT_S = 0.4
 """For so long a look may disprove what the wide camera suspected."""
+SPEED_VARIANCE = 9.0
+"""A track's speed counts once it is this sure, cells^2/s^2."""
 LOST_MASS = 0.3
 """Expected targets that a dropped track leaves behind."""
 OUTSTANDING = 4
@@ -103,6 +105,7 @@ class Bayes:
         searched = self._settle(*place)
         seen, new = self.tracks.update(t_s, found)
         self._count_misses(t_s, place, seen)
+        self._learn_speeds(seen)
         for x, y in self.tracks.drop(t_s, self._grid.width).tolist():
             self.map.lost(x, y, LOST_MASS)
         self.tracks.add(t_s, new)
@@ -118,7 +121,7 @@ class Bayes:
     def _pass_time(self, t_s: float) -> None:
         if self._passed_s is not None and t_s > self._passed_s:
             self.map.pass_time(t_s - self._passed_s)
-            self.map.renew()
+            self.map.expect()
         self._passed_s = t_s
         self._suspects = self._suspects[self._suspects[:, 2] >= t_s - SUSPECT_S]
 
@@ -213,6 +216,11 @@ class Bayes:
     def _count_misses(self, t_s: float, place: Place, seen: NDArray[np.bool_]) -> None:
         fresh = t_s - self.tracks.rows[:, columns.LAST] <= columns.FRESH_S
         self.tracks.miss(self._near(t_s, place) & ~seen & ~fresh)
+
+    def _learn_speeds(self, seen: NDArray[np.bool_]) -> None:
+        sure = self.tracks.rows[seen & (self.tracks.rows[:, columns.P11] < SPEED_VARIANCE)]
+        if len(sure):
+            self.map.learn_speeds(sure[:, (columns.X, columns.Y, columns.SPEED)])
 
     def _disprove(self, t_s: float, place: Place, found: Cells) -> None:
         """Suspicions that were looked at are over; where nothing was found, they were clutter."""

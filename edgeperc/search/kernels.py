@@ -1,6 +1,7 @@
 """Arithmetic on the maps of a search, compiled: a look, the passing of time, scores of looks.
 
-Maps are (H, W) float32. Their cells are so small that a look covers `side` x `side` of them, and
+Maps are (H, W) float32, what is unseen (2, H, W): as targets see it that move to the right, and to
+the left. Cells are so small that a look covers `side` x `side` of them, and
 its place is named by the row and column of the first; `scores` has one number for each place.
 """
 
@@ -30,12 +31,15 @@ def look(
     """
     unseen, suspected, intensity = maps
     top, left, side = window
-    for y in range(max(top, 0), min(top + side, unseen.shape[0])):
-        for x in range(max(left, 0), min(left + side, unseen.shape[1])):
-            searched[labels[y, x]] += pd * unseen[y, x]
-            unseen[y, x] *= 1.0 - pd
+    height, width = intensity.shape
+    for y in range(max(top, 0), min(top + side, height)):
+        for x in range(max(left, 0), min(left + side, width)):
+            both = 0.5 * (unseen[0, y, x] + unseen[1, y, x])
+            searched[labels[y, x]] += pd * both
+            unseen[0, y, x] *= 1.0 - pd
+            unseen[1, y, x] *= 1.0 - pd
             suspected[y, x] *= 1.0 - pd
-            intensity[y, x] = rates[labels[y, x]] * unseen[y, x] + suspected[y, x]
+            intensity[y, x] = rates[labels[y, x]] * both * (1.0 - pd) + suspected[y, x]
 
 
 @kernel()
@@ -46,52 +50,71 @@ def unlook(
     """Take back a look that did not happen."""
     unseen, suspected, intensity = maps
     top, left, side = window
+    height, width = intensity.shape
     back = 1.0 / max(1.0 - pd, 1e-3)
-    for y in range(max(top, 0), min(top + side, unseen.shape[0])):
-        for x in range(max(left, 0), min(left + side, unseen.shape[1])):
-            unseen[y, x] = min(unseen[y, x] * back, 1.0)
+    for y in range(max(top, 0), min(top + side, height)):
+        for x in range(max(left, 0), min(left + side, width)):
+            for way in range(2):
+                unseen[way, y, x] = min(unseen[way, y, x] * back, 1.0)
             suspected[y, x] = min(suspected[y, x] * back, 1.0)
-            intensity[y, x] = rates[labels[y, x]] * unseen[y, x] + suspected[y, x]
+            both = 0.5 * (unseen[0, y, x] + unseen[1, y, x])
+            intensity[y, x] = rates[labels[y, x]] * both + suspected[y, x]
 
 
 @kernel()
 def expect(unseen: Map, suspected: Map, labels: Labels, rates: Vector, intensity: Map) -> None:
     """Make intensity = rates[labels] * unseen + suspected."""
-    for y in range(unseen.shape[0]):
-        for x in range(unseen.shape[1]):
-            intensity[y, x] = rates[labels[y, x]] * unseen[y, x] + suspected[y, x]
+    half = np.empty(rates.size, np.float32)
+    for label in range(rates.size):
+        half[label] = 0.5 * rates[label]
+    for y in range(intensity.shape[0]):
+        for x in range(intensity.shape[1]):
+            both = unseen[0, y, x] + unseen[1, y, x]
+            intensity[y, x] = half[labels[y, x]] * both + suspected[y, x]
 
 
 @kernel()
-def spread(unseen: Map, across: Map, down: Map, recovery: float) -> None:
-    """Let what is unseen move: blur it along rows by `across`, then along columns by `down`.
+def flow(
+    unseen: Map, labels: Labels, moved: Vector, blur: tuple[Map, Map], recovery: float
+) -> None:
+    """Let what is unseen move to the right and to the left, and blur it along rows and columns.
 
-    across, down: odd numbers of weights with sum 1. Beyond the left and right border all is
-    unseen, so targets come in from there; beyond the upper and lower border it is as inside.
-    recovery: share of what was seen that becomes unseen wherever it is.
+    moved: cells by label (256,). blur: odd numbers of weights with sum 1, along rows and along
+    columns. Beyond the left and right border all is unseen, so targets come in from there; beyond
+    the upper and lower border it is as inside. recovery: share of what was seen that becomes unseen
+    wherever it is.
     """
-    height, width = unseen.shape
+    across, down = blur
+    height, width = labels.shape
     reach_x, reach_y = across.size // 2, down.size // 2
     line = np.ones(width + 2 * reach_x, np.float32)
     blurred = np.empty((height + 2 * reach_y, width), np.float32)
-    for y in range(height):
-        line[reach_x : reach_x + width] = unseen[y]
-        row = blurred[y + reach_y]
-        row[:] = 0
-        for k in range(across.size):
-            for x in range(width):
-                row[x] += across[k] * line[x + k]
-    for k in range(reach_y):
-        blurred[k] = blurred[reach_y]
-        blurred[height + reach_y + k] = blurred[height + reach_y - 1]
     kept = np.float32(1.0 - recovery)
-    for y in range(height):
-        row = unseen[y]
-        row[:] = np.float32(recovery)
-        for k in range(down.size):
-            weight = down[k] * kept
+    for way in range(2):
+        sign = 1.0 - 2.0 * way
+        for y in range(height):
             for x in range(width):
-                row[x] += weight * blurred[y + k, x]
+                source = x - sign * moved[labels[y, x]]
+                lower = int(np.floor(source))
+                share = np.float32(source - lower)
+                first = unseen[way, y, lower] if 0 <= lower < width else np.float32(1.0)
+                second = unseen[way, y, lower + 1] if -1 <= lower < width - 1 else np.float32(1.0)
+                line[reach_x + x] = first + share * (second - first)
+            row = blurred[y + reach_y]
+            row[:] = 0
+            for k in range(across.size):
+                for x in range(width):
+                    row[x] += across[k] * line[x + k]
+        for k in range(reach_y):
+            blurred[k] = blurred[reach_y]
+            blurred[height + reach_y + k] = blurred[height + reach_y - 1]
+        for y in range(height):
+            row = unseen[way, y]
+            row[:] = np.float32(recovery)
+            for k in range(down.size):
+                weight = down[k] * kept
+                for x in range(width):
+                    row[x] += weight * blurred[y + k, x]
 
 
 @kernel()

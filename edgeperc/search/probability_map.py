@@ -17,14 +17,15 @@ from edgeperc.search import kernels
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells
 from edgeperc.search.region_rates import RegionRates
+from edgeperc.search.region_speeds import RegionSpeeds
 from edgeperc.search.schedulers import Place, Sight
 
 SIDE = 13
 """Cells of the map to each side of a look; then looks fit beside each other without a gap."""
 BESIDE = (3, 0.1)
 """Frame around a look in which what is left counts against it, and by what share."""
-MOTION_X, MOTION_Y = 0.5, 0.15
-"""Standard deviation in grid cells of what targets move in 0.1 s, along and across."""
+MOTION_X, MOTION_Y = 0.3, 0.15
+"""Standard deviation in grid cells by which targets leave their way in 0.1 s, along and across."""
 RECOVERY_S = 100.0
 SUSPECT = 0.4
 """Expected targets of a wide detection of confidence 1."""
@@ -46,13 +47,14 @@ class ProbabilityMap:
         rows, columns = (max(math.ceil(size / self.cell), SIDE) for size in grid.shape)
         self._rows = _nearest(rows, self.cell, grid.height)
         self._columns = _nearest(columns, self.cell, grid.width)
-        self.unseen = np.ones((rows, columns), np.float32)
+        self.unseen = np.ones((2, rows, columns), np.float32)
         self.suspected = np.zeros((rows, columns), np.float32)
         self.clutter = np.zeros((rows, columns), np.float32)
         self.intensity = np.zeros((rows, columns), np.float32)
         self.labels = np.zeros((rows, columns), np.uint8)
         self.rates = RegionRates(expected, self.cell**2)
         self.rates.regions(self.labels, {})
+        self.speeds = RegionSpeeds()
         self.scores = np.full((rows - SIDE + 1, columns - SIDE + 1), -np.inf, np.float32)
         self.limits = self._limits()
         self.renew()
@@ -82,7 +84,7 @@ class ProbabilityMap:
 
     def index(self, x: float, y: float) -> tuple[int, int]:
         """Row and column of the cell at a place, the nearest one for a place outside."""
-        rows, columns = self.unseen.shape
+        rows, columns = self.labels.shape
         row, column = math.floor(y / self.cell), math.floor(x / self.cell)
         return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
 
@@ -113,9 +115,15 @@ class ProbabilityMap:
         """Shift the rates of regions by what a look found anew."""
         at = [self.index(x, y) for x, y, _ in found.tolist()]
         rows, columns = np.array(at, np.intp).reshape(-1, 2).T
-        self.rates.looked(searched, self.labels[rows, columns], self.unseen[rows, columns])
+        unseen = self.unseen[:, rows, columns].mean(axis=0)
+        self.rates.looked(searched, self.labels[rows, columns], unseen)
         if at:
             self.renew()
+
+    def learn_speeds(self, moving: NDArray[np.float64]) -> None:
+        """Targets that were seen again: (N, 3) x, y and speed along x in grid cells per second."""
+        rows, columns = np.array([self.index(x, y) for x, y, _ in moving.tolist()]).T
+        self.speeds.learn(self.labels[rows, columns], moving[:, 2])
 
     def suspect(self, x: float, y: float, confidence: float) -> None:
         """The wide camera saw something: raise the mass around it to what that is worth."""
@@ -142,17 +150,22 @@ class ProbabilityMap:
     def pass_time(self, dt_s: float) -> None:
         """Let targets move and memories fade, without renewing the scores."""
         steps = math.sqrt(dt_s / 0.1) / self.cell
-        kernels.spread(
-            self.unseen, _gauss(MOTION_X * steps), _gauss(MOTION_Y * steps),
-            -math.expm1(-dt_s / RECOVERY_S),
+        kernels.flow(
+            self.unseen, self.labels, self.speeds.mean() * (dt_s / self.cell),
+            (_gauss(MOTION_X * steps), _gauss(MOTION_Y * steps)), -math.expm1(-dt_s / RECOVERY_S),
         )  # fmt: skip
         self.suspected *= np.float32(math.exp(-dt_s / SUSPECT_S))
         self.clutter *= np.float32(math.exp(-dt_s / CLUTTER_S))
         self.rates.forget(dt_s)
 
+    def expect(self) -> None:
+        """Intensity by the rates of now."""
+        rates = self.rates.renew()
+        kernels.expect(self.unseen, self.suspected, self.labels, rates, self.intensity)
+
     def renew(self) -> None:
         """Intensity by the rates of now, and all scores."""
-        kernels.expect(self.unseen, self.suspected, self.labels, self.rates.renew(), self.intensity)
+        self.expect()
         self.rescore()
 
     def rescore(self) -> None:
