@@ -473,6 +473,12 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(help="search: draw found-over-time curves into this PNG.")
     ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="search: also on the twin, in real time.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
+    ] = None,
 ) -> None:
     """Measure speed, as ratios within one run, or how well schedulers search."""
     from edgeperc.bench import run
@@ -481,6 +487,7 @@ def bench(
         **_first_and_last(seeds),
         **({"schedulers": tuple(scheduler)} if scheduler else {}),
         **{"targets": targets, "pd": pd, "slot_ms": slot_ms, "plot": plot},
+        **({"realtime_s": seconds or 60.0} if realtime or seconds else {}),
     }
     chosen = {key: value for key, value in chosen.items() if value is not None}
     if suite != "search":

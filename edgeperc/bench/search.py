@@ -45,7 +45,8 @@ Figure: TypeAlias = Callable[[Sequence[int]], float]
 class Settings:
     """What is searched. first_seed, last_seed: the worlds, both included.
 
-    schedulers: further ones to compare. plot: PNG of found-over-time curves.
+    schedulers: further ones to compare. plot: PNG of found-over-time curves. realtime_s: for so
+    long the twin is searched in real time, too, in each way.
     """
 
     first_seed: int = 300
@@ -56,6 +57,7 @@ class Settings:
     schedulers: tuple[str, ...] = ()
     plot: Path | None = None
     processes: int = 2
+    realtime_s: float = 0.0
 
     @property
     def seeds(self) -> range:
@@ -105,6 +107,10 @@ def measure(
     _wrong_prior(figures, comparison)
     figures.tables.extend(_tables(comparison, names))
     figures.note(_what_was_run(settings))
+    if settings.realtime_s:
+        from edgeperc.bench import search_realtime
+
+        search_realtime.measure(figures, seconds=settings.realtime_s)
     if settings.plot:
         from edgeperc.bench.search_plot import draw
 
@@ -122,6 +128,7 @@ def check(settings: Settings) -> None:
         ("targets", settings.targets, 1, 1000),
         ("pd", settings.pd, 0.01, 1.0),
         ("slot-ms", settings.slot_ms, 0.0, 1000.0),
+        ("seconds", settings.realtime_s, 0.0, 86_400.0),
     ):
         if not low <= value <= high:
             raise ConfigError(f"--{name} {value:g}: must be in {low:g} to {high:g}")

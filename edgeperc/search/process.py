@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeperc import errors
@@ -59,6 +59,7 @@ class ProcessSearch:
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # of the channel, which several threads send by
         self._crash = ""
+        self._restarts = 0
         self.late_ns: tuple[int, ...] = ()
         self._start()
 
@@ -73,6 +74,7 @@ class ProcessSearch:
             if ended or self._stopping.is_set():
                 return
             log.warning("the search's process died (%s); starting it again", self._crash)
+            self._restarts += 1
             self._stopping.wait(_RESTART_S)
             self._start()
 
@@ -102,7 +104,16 @@ class ProcessSearch:
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """As the child said last."""
-        return (self._status.pipeline,)
+        pipeline = self._status.pipeline
+        if self._restarts:
+            note = f"{pipeline.note}; restarted {self._restarts} times, last after {self._crash}"
+            pipeline = replace(pipeline, note=note)
+        return (pipeline,)
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._process.pid
 
     def _start(self) -> None:
         self._channel, theirs = pair()

@@ -1,0 +1,193 @@
+"""The search in a process of its own, on the twin with the bundled detector."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgeperc.clock import ReplayClock
+from edgeperc.errors import ConfigError, ModelError
+from edgeperc.packet import Stamp
+from edgeperc.plan import Plan
+from edgeperc.result import Detections, ModelRef, Result, SearchMap
+from edgeperc.search import process as module
+from edgeperc.search.process import ProcessSearch
+
+APP = """
+rig = "twin-search"
+[[pipelines]]
+name = "wide"
+input = "wide"
+model = "finder-twin"
+[[pipelines]]
+name = "gaze"
+input = "search"
+model = "{model}"
+rate_hz = 60.0
+threads = 1
+[search]
+gaze = "gaze"
+hints = ["wide"]
+scheduler = "{scheduler}"
+"""
+
+
+def plan(folder: Path, *, model: str = "finder-twin", scheduler: str = "bayes") -> Plan:
+    path = folder / "app.toml"
+    path.write_text(APP.format(model=model, scheduler=scheduler))
+    return Plan.load(str(path))
+
+
+def _wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+class Search:
+    """A search that runs in a thread, and what it says."""
+
+    def __init__(self, wanted: Plan) -> None:
+        self.results: list[Result] = []
+        self.clock = ReplayClock()
+        self.process = ProcessSearch(wanted, hints=frozenset({"wide"}), anchor=self.clock.origin)
+        self.thread = threading.Thread(
+            target=self.process.run, args=(self.results.append,), daemon=True
+        )
+        self.thread.start()
+
+    def looks(self) -> list[Detections]:
+        return [result for result in list(self.results) if isinstance(result, Detections)]
+
+    def maps(self) -> list[SearchMap]:
+        return [result for result in list(self.results) if isinstance(result, SearchMap)]
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Search]:
+    running = Search(plan(tmp_path_factory.mktemp("app")))
+    yield running
+    running.process.stop()
+    running.thread.join(5)
+    assert not running.thread.is_alive()
+
+
+def hint() -> Detections:
+    return Detections(
+        stamp=Stamp(source="wide", seq=0, start_ns=0, end_ns=0),
+        boxes=np.array([[100, 300, 120, 310]], np.float32),
+        scores=np.array([0.9], np.float32),
+        class_ids=np.array([0]),
+        classes=("person", "vehicle"),
+        model=ModelRef(name="m"),
+        picture_px=(960, 448),
+    )
+
+
+def test_looks_and_maps_come_and_the_parts_say_how_they_are(search: Search) -> None:
+    _wait_for(lambda: len(search.looks()) > 30 and len(search.maps()) > 1)
+    looks = search.looks()
+    assert [look.stamp.seq for look in looks[:10]] == list(range(10))
+    assert all(look.gaze is not None for look in looks)
+    assert len({look.gaze for look in looks[:30]}) > 10
+    camera, mirror = search.process.sensors()
+    assert (camera.name, mirror.name) == ("search", "mirror")
+    (pipeline,) = search.process.pipelines()
+    _wait_for(lambda: search.process.pipelines()[0].meter.results > 0)
+    assert pipeline.name == "gaze"
+    assert "priority" in pipeline.note
+    assert [ref.name for ref in search.process.refs] == ["finder-twin", "bayes"]
+
+
+def test_a_hint_moves_the_map(search: Search) -> None:
+    _wait_for(lambda: len(search.maps()) > 0)
+    search.process.hint("wide", hint())
+    column, row = 12, 84  # a third of the way down, at the left
+
+    def glows() -> bool:
+        newest = search.maps()[-1].intensity
+        around = newest[row - 20 : row + 20, : column + 30]
+        return bool(around.max() > 10 * np.median(newest)) or glanced()
+
+    def glanced() -> bool:
+        return any(look.gaze and look.gaze.pan_rad < -0.35 for look in search.looks()[-60:])
+
+    _wait_for(glows)
+
+
+def test_a_killed_process_is_started_again(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RESTART_S", 0.1)
+    _wait_for(lambda: len(search.looks()) > 0)
+    victim = search.process.pid
+    os.kill(victim, signal.SIGKILL)
+    _wait_for(lambda: search.process.pid != victim)
+    before = len(search.looks())
+    _wait_for(lambda: len(search.looks()) > before + 10)
+    assert "signal 9" in search.process.pipelines()[0].note
+
+
+def test_a_daemon_that_is_killed_takes_its_search_along(tmp_path: Path) -> None:
+    plan(tmp_path)
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "edgeperc", "serve", str(tmp_path / "app.toml")],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+        search = [0]
+
+        def is_searching() -> bool:
+            search[:] = [pid for pid in map(int, children.read_text().split()) if _searches(pid)]
+            return bool(search)
+
+        _wait_for(is_searching)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    _wait_for(lambda: not _exists(search[0]))
+
+
+def _searches(pid: int) -> bool:
+    return b"edgeperc.search" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"scheduler": "bajes"}, ConfigError, "unknown scheduler 'bajes'"),
+        ({"model": "sltnet-ddd17"}, ModelError, "not here yet"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    options: dict[str, str], kind: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=words):
+        ProcessSearch(plan(tmp_path, **options), hints=frozenset(), anchor=lambda: (0, 0))
+
+
+def test_the_plan_of_a_search_crosses_to_its_process_as_it_is(tmp_path: Path) -> None:
+    import pickle
+
+    wanted = plan(tmp_path)
+    arrived = pickle.loads(pickle.dumps(wanted))
+    assert arrived == wanted
+    assert msgspec.to_builtins(arrived.app) == msgspec.to_builtins(wanted.app)
