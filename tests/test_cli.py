@@ -39,6 +39,7 @@ VERBS = [
     ["export"],
     ["bench"],
     ["calibrate"],
+    ["simulate", "mirror"],
 ]
 
 
@@ -60,7 +61,8 @@ def test_every_verb_has_help(
         (["replay", "."], "either a model or an app"),
         (["models", "import", "fastestdet"], "needs --file or --checkpoint, one of them"),
         (["models", "show", "sltnet-tvin"], "did you mean 'sltnet-twin'?"),
-        (["replay"], "RECORDING"),
+        (["replay"], "name a recording, or an app"),
+        (["replay", "--app", "search-rig"], "is live and cannot be replayed"),
         (["sreve"], "sreve"),
         (["replay", ".", "--wdith-px", "3"], "--wdith-px"),
         (["replay", ".", "--width-px", "0"], "--width-px"),
