@@ -20,7 +20,7 @@ from edgeperc import plugin
 from edgeperc.drivers.galvo import link as link_module
 from edgeperc.drivers.galvo.link import SerialLink, shown
 from edgeperc.drivers.galvo.mirrorcle import mirrorcle
-from edgeperc.drivers.galvo.optotune import optotune
+from edgeperc.drivers.galvo.optotune import SimpleMode, optotune
 from edgeperc.drivers.galvo.serial_mirror import SerialMirror
 from edgeperc.drivers.galvo.sigma import sigma
 from edgeperc.errors import ConfigError, DeviceError
@@ -405,6 +405,20 @@ def test_a_port_where_nobody_answers(kind: str, first: str, silent: tuple[int, s
     assert f"{silent[1]}: no answer to '{first}' within 60 ms" in str(caught.value)
     assert "baud" in caught.value.hint
     SerialLink(silent[1], baud=9600, timeout_ms=1).close()  # and the port was let go
+
+
+def test_an_interrupted_greeting_lets_the_port_go(
+    silent: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimpleMode, "greet", interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            optotune(port=silent[1])
+    SerialLink(silent[1], baud=9600, timeout_ms=1).close()
+    assert caught.tb  # whose frames would hold the port
 
 
 def test_a_board_that_never_answers_is_taken_at_its_word(silent: tuple[int, str]) -> None:

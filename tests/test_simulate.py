@@ -321,11 +321,16 @@ def test_a_link_follows_the_port_and_goes_with_it(tmp_path: Path) -> None:
     simulator = MirrorSimulator("mirrorcle", wire_time=False, link=link)
     with simulator:
         assert os.readlink(link) == simulator.port
+        with host(simulator) as port:
+            port.ask(b"$MTI$\n")
+            assert port.ask(b"MTI+EN\n") == b"MTI-OK\r\n"
         simulator.inject("unplug")
         assert not simulator.plugged
         assert not link.is_symlink()
         simulator.mend()
         assert os.readlink(link) == simulator.port
+        assert isinstance(simulator.device, MirrorcleDevice)
+        assert not simulator.device.enabled  # it lost power
         with host(simulator) as port:
             assert port.ask(b"$MTI$\n").startswith(b"MTI-Device")
     assert not link.is_symlink()

@@ -43,7 +43,7 @@ class SerialLink:
         self._received = bytearray()
         self._sent = b""
         self._sent_s = 0.0
-        self._serial = _open(port, baud, self._timeout_s)
+        self._serial = _open(port, baud)
 
     def wire_ns(self, data: bytes) -> int:
         """How long `data` is on the wire: ten bits a byte."""
@@ -59,12 +59,7 @@ class SerialLink:
             try:
                 self._received.clear()
                 self._serial.reset_input_buffer()
-                self._serial.write(data)
-            except serial.SerialTimeoutException:
-                self._fail(
-                    f"takes no more bytes for {self._timeout_s * 1e3:g} ms",
-                    hint="does the device hang?",
-                )
+                self._write(data)
             except BROKEN as error:
                 self._fail_lost(error)
             self._sent, self._sent_s = data, time.monotonic()
@@ -142,9 +137,23 @@ class SerialLink:
             if self._lost:
                 return
             self._lost = DeviceError(f"{self._port}: closed")
-            with suppress(*BROKEN):
-                self._serial.write(last_words)
+            with suppress(*BROKEN, DeviceError):
+                self._write(last_words)
             self._serial.close()
+
+    def _write(self, data: bytes) -> None:
+        """Write all of `data`; the device may pause, but not for the timeout.
+
+        pyserial's own timeout also strikes when this process is the one that was kept waiting.
+        """
+        while data:
+            _, ready, _ = select.select([], [self._serial.fileno()], [], self._timeout_s)
+            if not ready:
+                self._fail(
+                    f"takes no more bytes for {self._timeout_s * 1e3:g} ms",
+                    hint="does the device hang?",
+                )
+            data = data[self._serial.write(data) :]
 
     def _receive(self, wait_s: float) -> bool:
         """Add what comes within `wait_s` to what was received; False if nothing did."""
@@ -185,12 +194,10 @@ def shown(data: bytes | bytearray) -> str:
     return "'" + "".join(chr(b) if 32 <= b < 127 else f"\\x{b:02x}" for b in kept) + "'"
 
 
-def _open(port: str, baud: int, timeout_s: float) -> serial.Serial:
+def _open(port: str, baud: int) -> serial.Serial:
     _check_path(port)
     try:
-        return serial.Serial(
-            port, baud, timeout=0, write_timeout=max(timeout_s, 1e-3), exclusive=True
-        )
+        return serial.Serial(port, baud, timeout=0, write_timeout=0, exclusive=True)
     except BROKEN as error:
         raise DeviceError(f"{port}: {_reason(error)}", hint=_hint(error)) from error
 
