@@ -63,8 +63,10 @@ class Settings:
 
 
 SETTINGS = {
-    "finder-twin": Settings(channels=(16, 24, 32, 48, 64), steps=9000, batch=16),
-    "regions-twin": Settings(channels=(12, 16, 24, 32, 40), steps=3000, batch=16),
+    "finder-twin": Settings(channels=(16, 24, 32, 48, 64), steps=8000, batch=8, rate=2e-3),
+    "regions-twin": Settings(
+        channels=(12, 16, 24, 32, 40), steps=1500, batch=8, validate_every=500
+    ),
 }
 
 
