@@ -163,7 +163,9 @@ class Basler:
     def _forget(self) -> None:
         """Take away a picture that waits: it was seen before it was asked for."""
         with self._lock, self._speaking():
-            if self._camera.IsGrabbing() and (result := self._fetch(wait_ms=0)) is not None:
+            if self._closed.is_set() or not self._camera.IsGrabbing():
+                return
+            if (result := self._fetch(wait_ms=0)) is not None:
                 self._picture(result)
 
     def _fetch(self, *, wait_ms: int = _POLL_MS) -> Any:
