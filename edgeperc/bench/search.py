@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -212,7 +213,8 @@ def _decisions(figures: Figures, settings: Settings) -> None:
     took_us, wide_us = [], []
     for scene in ("base", "no_wide", "bad_prior"):
         for seed in settings.seeds[:TIMED_SEEDS]:
-            outcome = search(make, seed, settings.conditions(scene))
+            conditions = settings.conditions(scene)
+            outcome = search(make, seed, conditions, clock_ns=time.thread_time_ns)
             took_us.append(outcome.decision_us)
             wide_us.append(outcome.wide_us)
     for percent, aim in ((50, 300.0), (99, 1000.0)):

@@ -6,7 +6,6 @@ Source: search.md, section 3. Cells and degrees as there; one random generator a
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -227,8 +226,12 @@ def search(
     *,
     grid: Grid | None = None,
     span_s: float = SPAN_S,
+    clock_ns: Callable[[], int] = lambda: 0,
 ) -> Outcome:
-    """Let a scheduler search a world from the middle of the grid."""
+    """Let a scheduler search a world from the middle of the grid.
+
+    clock_ns: what its decisions are timed by, such as `time.thread_time_ns`.
+    """
     grid = grid or Grid()
     sight = Sight(pd=conditions.pd, slot_s=conditions.slot_s)
     world = World(seed, conditions, grid, sight)
@@ -237,23 +240,30 @@ def search(
         scheduler.know(world)
     scheduler.regions(0.0, world.labels, WEIGHTS)
     log = _Log()
-    _run(world, scheduler, log, sight, span_s)
+    _run(world, scheduler, log, sight, span_s, clock_ns)
     return _outcome(world, log, conditions.targets, span_s)
 
 
-def _run(world: World, scheduler: Scheduler, log: _Log, sight: Sight, span_s: float) -> None:
+def _run(
+    world: World,
+    scheduler: Scheduler,
+    log: _Log,
+    sight: Sight,
+    span_s: float,
+    clock_ns: Callable[[], int],
+) -> None:
     last: Place = (world.grid.width / 2, world.grid.height / 2)
     on_the_way: list[tuple[float, Cells]] = []
     frame, sample = 0, round(SETTLED_S / 0.1)
     while True:
         now_s = world.now_s
         while on_the_way and on_the_way[0][0] <= now_s:
-            started = time.thread_time_ns()
+            started = clock_ns()
             scheduler.wide(now_s, on_the_way.pop(0)[1])
-            log.wide_ns.append(time.thread_time_ns() - started)
-        started = time.thread_time_ns()
+            log.wide_ns.append(clock_ns() - started)
+        started = clock_ns()
         gaze = scheduler.step(now_s)
-        spent_ns = time.thread_time_ns() - started
+        spent_ns = clock_ns() - started
         turn = max(abs(gaze[0] - last[0]), abs(gaze[1] - last[1]))
         look_s = now_s + sight.cost_s(turn)
         if look_s > span_s:
@@ -269,9 +279,9 @@ def _run(world: World, scheduler: Scheduler, log: _Log, sight: Sight, span_s: fl
                 sample += 1
         world.advance(look_s)
         detections = world.look(gaze)
-        started = time.thread_time_ns()
+        started = clock_ns()
         scheduler.observe(look_s, gaze, detections)
-        log.decision_ns.append(spent_ns + time.thread_time_ns() - started)
+        log.decision_ns.append(spent_ns + clock_ns() - started)
         log.gazes.append(gaze)
         last = gaze
 

@@ -16,19 +16,13 @@ from numpy.typing import NDArray
 from edgeperc.search import tracks as columns
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells, Intake
-from edgeperc.search.kernels import add_squares
 from edgeperc.search.probability_map import ProbabilityMap
+from edgeperc.search.revisits import add_revisits
 from edgeperc.search.schedulers import Place, Sight
-from edgeperc.search.tracks import AGE, PX, SX, Tracks
+from edgeperc.search.tracks import AGE, PX, Tracks
 
 SILENCE_S = 0.25
 """Without a word from the wide camera for so long, time passes all the same."""
-REVISIT = 0.03
-"""What a look at a track unseen for REVISIT_S is worth, in expected new targets."""
-REVISIT_S = 0.4
-REVISIT_MOST = 8.0
-REST_S = 0.12
-"""A track seen so lately is not looked at for its own sake."""
 SUSPECT_S = 0.4
 """For so long a look may disprove what the wide camera suspected."""
 SPEED_VARIANCE = 9.0
@@ -61,6 +55,8 @@ class Bayes:
         self._passed_s: float | None = None
         self._suspects = np.empty((0, 3))  # x, y, time
         self._scores = np.empty_like(self.map.scores)
+        margin = sight.fov / 2 - sight.half
+        self._visible = (margin, grid.width - margin, margin, grid.height - margin)
 
     @property
     def dropped(self) -> int:
@@ -121,7 +117,7 @@ class Bayes:
     def _pass_time(self, t_s: float) -> None:
         if self._passed_s is not None and t_s > self._passed_s:
             self.map.pass_time(t_s - self._passed_s)
-            self.map.expect()
+            self.map.value()
         self._passed_s = t_s
         self._suspects = self._suspects[self._suspects[:, 2] >= t_s - SUSPECT_S]
 
@@ -138,8 +134,10 @@ class Bayes:
         top, bottom, left, right = limits = self.map.limits
         scores = self._scores
         np.copyto(scores[top:bottom, left:right], self.map.scores[top:bottom, left:right])
-        corners, worth = self._revisits(t_s)
-        add_squares(scores, corners, worth / self._sight.pd, limits)
+        add_revisits(
+            self.tracks.rows, self.tracks.predict(t_s), (self._sight.half, self.map.cell),
+            self._visible, limits, self._sight.pd, scores,
+        )  # fmt: skip
         best, chosen = -np.inf, (top, left)
         for cost_s, reach in self._sight.turns(self._grid):
             row, column = self.map.corner(*self._last)
@@ -153,25 +151,6 @@ class Bayes:
             if value > best:
                 best, chosen = value, (y.start + y_at, x.start + x_at)
         return chosen
-
-    def _revisits(self, t_s: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places from which each track is seen (N, 4), and what seeing it again is worth."""
-        rows, predicted = self.tracks.rows, self.tracks.predict(t_s)
-        age_s = predicted[:, AGE]
-        due = (age_s >= REST_S) & (rows[:, columns.WAITING] == columns.NOT_WAITING)
-        sharp = np.minimum(1.0, self._sight.half / np.maximum(1.3 * predicted[:, SX], 1e-9))
-        worth = REVISIT * np.minimum((age_s / REVISIT_S) ** 3, REVISIT_MOST)
-        worth = worth * rows[:, columns.CONFIDENCE] * sharp * due
-        half, cell, near = self._sight.half, self.map.cell, columns.NEAR
-        low_x, low_y = self._sight.clamp(self._grid, -np.inf, -np.inf)
-        high_x, high_y = self._sight.clamp(self._grid, np.inf, np.inf)
-        x = np.clip(predicted[:, PX], low_x - near, high_x + near)
-        y = np.clip(rows[:, columns.Y], low_y - near, high_y + near)
-        edges = (
-            np.ceil((y - near - half) / cell), np.floor((y + near - half) / cell) + 1,
-            np.ceil((x - near - half) / cell), np.floor((x + near - half) / cell) + 1,
-        )  # fmt: skip
-        return np.column_stack(edges).astype(np.int64), worth
 
     def _await(self, t_s: float, x: float, y: float) -> None:
         """Count a look as taken: what it covers is seen, and its tracks need no other look."""

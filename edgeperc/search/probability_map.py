@@ -27,6 +27,9 @@ BESIDE = (3, 0.1)
 MOTION_X, MOTION_Y = 0.3, 0.15
 """Standard deviation in grid cells by which targets leave their way in 0.1 s, along and across."""
 RECOVERY_S = 100.0
+"""Time in which what was seen becomes unseen, where nothing moves."""
+URGENCY_HZ = 0.4
+"""By what a target that waits to be found is worth more with each second."""
 SUSPECT = 0.4
 """Expected targets of a wide detection of confidence 1."""
 SUSPECT_X, SUSPECT_Y = 3.5, 2.5
@@ -47,10 +50,10 @@ class ProbabilityMap:
         rows, columns = (max(math.ceil(size / self.cell), SIDE) for size in grid.shape)
         self._rows = _nearest(rows, self.cell, grid.height)
         self._columns = _nearest(columns, self.cell, grid.width)
-        self.unseen = np.ones((2, rows, columns), np.float32)
+        self.layers = np.ones((4, rows, columns), np.float32)
         self.suspected = np.zeros((rows, columns), np.float32)
         self.clutter = np.zeros((rows, columns), np.float32)
-        self.intensity = np.zeros((rows, columns), np.float32)
+        self.worth = np.zeros((rows, columns), np.float32)
         self.labels = np.zeros((rows, columns), np.uint8)
         self.rates = RegionRates(expected, self.cell**2)
         self.rates.regions(self.labels, {})
@@ -113,12 +116,14 @@ class ProbabilityMap:
 
     def learn(self, searched: NDArray[np.float64], found: Cells) -> None:
         """Shift the rates of regions by what a look found anew."""
+        self.rates.looked(searched)
+        if not len(found):
+            return
         at = [self.index(x, y) for x, y, _ in found.tolist()]
-        rows, columns = np.array(at, np.intp).reshape(-1, 2).T
-        unseen = self.unseen[:, rows, columns].mean(axis=0)
-        self.rates.looked(searched, self.labels[rows, columns], unseen)
-        if at:
-            self.renew()
+        rows, columns = np.array(at).T
+        unseen = self.layers[:2, rows, columns].mean(axis=0)
+        self.rates.found(self.labels[rows, columns], unseen)
+        self.renew()
 
     def learn_speeds(self, moving: NDArray[np.float64]) -> None:
         """Targets that were seen again: (N, 3) x, y and speed along x in grid cells per second."""
@@ -137,11 +142,17 @@ class ProbabilityMap:
 
     def _raise(self, x: float, y: float, half_x: float, half_y: float, mass: float) -> None:
         block = self._block(x, y, half_x, half_y)
-        lacking = mass - float(self.intensity[block].sum())
-        if lacking > 0 and self.intensity[block].size:
-            each = np.float32(lacking / self.intensity[block].size)
+        lacking = mass - float(self._expected(block).sum())
+        if lacking > 0 and self.suspected[block].size:
+            each = np.float32(lacking / self.suspected[block].size)
             self.suspected[block] += each
-            self.intensity[block] += each
+            self.worth[block] += each
+
+    def _expected(self, block: tuple[slice, slice]) -> NDArray[np.float64]:
+        """Expected undetected targets in each cell of a part of the map."""
+        unseen = self.layers[:2, block[0], block[1]].mean(axis=0)
+        expected: NDArray[np.float64] = self.rates.rates[self.labels[block]] * unseen
+        return expected + self.suspected[block]
 
     def disprove(self, x: float, y: float) -> None:
         """Nothing was found where the wide camera had suspected something."""
@@ -151,38 +162,37 @@ class ProbabilityMap:
         """Let targets move and memories fade, without renewing the scores."""
         steps = math.sqrt(dt_s / 0.1) / self.cell
         kernels.flow(
-            self.unseen, self.labels, self.speeds.mean() * (dt_s / self.cell),
-            (_gauss(MOTION_X * steps), _gauss(MOTION_Y * steps)), -math.expm1(-dt_s / RECOVERY_S),
+            self.layers, self.labels, self.speeds.mean() * (dt_s / self.cell),
+            (_gauss(MOTION_X * steps), _gauss(MOTION_Y * steps)),
+            (-math.expm1(-dt_s / RECOVERY_S), URGENCY_HZ * dt_s),
         )  # fmt: skip
         self.suspected *= np.float32(math.exp(-dt_s / SUSPECT_S))
         self.clutter *= np.float32(math.exp(-dt_s / CLUTTER_S))
         self.rates.forget(dt_s)
 
-    def expect(self) -> None:
-        """Intensity by the rates of now."""
-        rates = self.rates.renew()
-        kernels.expect(self.unseen, self.suspected, self.labels, rates, self.intensity)
+    def value(self) -> None:
+        """The worth of all cells by the rates of now."""
+        kernels.value(self.layers, self.suspected, self.labels, self.rates.renew(), self.worth)
 
     def renew(self) -> None:
-        """Intensity by the rates of now, and all scores."""
-        self.expect()
+        """The worth of all cells and all scores."""
+        self.value()
         self.rescore()
 
     def rescore(self) -> None:
-        """All scores by the intensity of now."""
-        kernels.score(self.intensity, SIDE, BESIDE, self.limits, self.scores)
+        """All scores by the worth of now."""
+        kernels.score(self.worth, SIDE, BESIDE, self.limits, self.scores)
 
     def grid_intensity(self) -> NDArray[np.float32]:
         """Expected undetected targets in each cell of the grid, (H, W)."""
         x = (np.arange(self._grid.width) + 0.5) / self.cell
         y = (np.arange(self._grid.height) + 0.5) / self.cell
         rows, columns = y.astype(np.intp), x.astype(np.intp)
-        shown: NDArray[np.float32] = self.intensity[rows[:, None], columns]
-        shown /= np.float32(self.cell**2)
-        return shown
+        expected = self._expected((slice(None), slice(None)))[rows[:, None], columns]
+        return (expected / self.cell**2).astype(np.float32)
 
     def _maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        return self.unseen, self.suspected, self.intensity
+        return self.layers, self.suspected, self.worth
 
     def _rescore_around(self, row: int, column: int) -> None:
         reach = SIDE + BESIDE[0]
@@ -192,7 +202,7 @@ class ProbabilityMap:
             max(column - reach + 1, left), min(column + reach, right),
         )  # fmt: skip
         if part[0] < part[1] and part[2] < part[3]:
-            kernels.score(self.intensity, SIDE, BESIDE, part, self.scores)
+            kernels.score(self.worth, SIDE, BESIDE, part, self.scores)
 
     def _block(self, x: float, y: float, half_x: float, half_y: float) -> tuple[slice, slice]:
         top, left = max(y - half_y, 0) / self.cell, max(x - half_x, 0) / self.cell

@@ -12,7 +12,7 @@ from edgeperc.search.prior import CLASSES, region_weights
 
 FLOOR = 0.02
 """Share of the promised targets that is spread over the whole field, whatever the classes."""
-TRUST = 0.5
+TRUST = 2.0
 """Weight of the promise: it counts like this share of the field, searched once."""
 DOUBT = 0.1
 """Probability, before anything was seen, that the classes mean nothing and targets are anywhere."""
@@ -58,22 +58,23 @@ class RegionRates:
         self._promised = self._expected * ((1 - FLOOR) * weight + FLOOR * share)
         self.renew()
 
-    def looked(
-        self, searched: NDArray[np.float64], labels: NDArray[np.uint8], unseen: NDArray[np.float32]
-    ) -> None:
-        """Learn from a look.
+    def looked(self, searched: NDArray[np.float64]) -> None:
+        """Learn from a look, before what it found.
 
-        searched: (256,) unseen cells that it searched, by label, times the probability of
-        detection. labels, unseen: of the cells in which new targets were found.
+        searched: (256,) unseen cells by label, times the probability of detection.
         """
+        self._searched += searched
+        self._log_odds -= float((self._by_class - self._anywhere) @ searched)
+        self._log_odds = min(max(self._log_odds, -LOG_ODDS_LIMIT), LOG_ODDS_LIMIT)
+
+    def found(self, labels: NDArray[np.uint8], unseen: NDArray[np.float32]) -> None:
+        """Learn from targets found anew. labels, unseen: of the cells that they were in."""
         by_class, anywhere, false = self._by_class, self._anywhere, self._false_alarms
         for label, left in zip(labels.tolist(), unseen.tolist(), strict=True):
             ratio = (by_class[label] * left + false) / (anywhere * left + false)
             self._log_odds += math.log(ratio)
             self._hits[label] += 1
-        self._log_odds -= float(((by_class - anywhere) * searched).sum())
         self._log_odds = min(max(self._log_odds, -LOG_ODDS_LIMIT), LOG_ODDS_LIMIT)
-        self._searched += searched
 
     def forget(self, dt_s: float) -> None:
         """Let old evidence fade."""
