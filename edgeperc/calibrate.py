@@ -58,6 +58,9 @@ class Depth:
         return Ground(self.height_m, math.radians(self.pitch_deg), lens.focal_px, lens.centre_px)
 
 
+UNKNOWN = Depth()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
     """A fit and where it went. looks: how many were found. trouble: why it was not kept, if so."""

@@ -22,10 +22,16 @@ NEXT_WINDOW_RAD = np.radians(0.35)
 _MARGIN_PX = 3.0
 _LEAST_STRUCTURE = 0.5
 _FEWEST_SEEDS = 5
+_SURE_LEAD = 0.08
 _TRIPLES = 500
 _LEAST_AREA = 0.005
 _TOLERANCES_PX = (10.0, 5.0, 3.0)
 _SAME_PX = 0.7
+
+_WHAT_TO_TRY = (
+    "do both cameras see the same, in focus, and are [field] wide_deg and search_deg right?"
+    " Look at a scene with more texture"
+)
 
 Picture = NDArray[np.uint8]
 
@@ -77,10 +83,10 @@ def collect(
     """Look at up to grid x grid places, three times each, and find them in the wide picture.
 
     guess: about where a gaze shows up; it may be some degrees off. The first round searches far
-    around it and trusts only what is alike in one place; what these looks have in common tells
-    the other two rounds where to search, so closely that one window of a house is not taken for
-    the next. A look is kept if these two agree; what they saw move is refused. on_look: told
-    looks done, looks in all and looks found. Raises DeviceError if a camera or the mirror is
+    around it and trusts what is alike in one place only; what the looks of a round have in common
+    tells the next one where to search, so closely that one window of a house is not taken for the
+    next. A look is kept if the last two agree; what they saw move is refused. on_look: told looks
+    done, looks in all and looks found. Raises DeviceError if a camera or the mirror is
     lost, DataError if it is told to give up or the looks have nothing in common.
     """
     eyes.mirror.aim(Gaze(pan_rad=0.0, tilt_rad=0.0))
@@ -99,9 +105,8 @@ def collect(
         return looks
 
     rounds.append(look_around(_nothing_known, FIRST_WINDOW_RAD))
-    near = _agreed([look for look in rounds[0] if isinstance(look, Look)])
-    rounds.append(look_around(near, NEXT_WINDOW_RAD))
-    rounds.append(look_around(near, NEXT_WINDOW_RAD))
+    rounds.append(look_around(_agreed(rounds[0]), NEXT_WINDOW_RAD))
+    rounds.append(look_around(_agreed(rounds[1]), NEXT_WINDOW_RAD))
     wide_px, gaze, refused = _kept(rounds[1], rounds[2])
     refused["no contrast"] += grid * grid - len(spots)
     size_px = (int(search_px[1]), int(search_px[0]))
@@ -128,7 +133,7 @@ def spots_of(wide: Picture, grid: int, half_px: float, reached_px: Array) -> Arr
             "the mirror reaches nothing that the wide camera sees",
             hint="is [field] wide_deg right, and the mirror's range?",
         )
-    columns, rows = (np.linspace(*ends, grid + 1).astype(int) for ends in zip(low, high))
+    columns, rows = np.linspace(low, high, grid + 1).astype(int).T
     spots: list[tuple[float, float]] = []
     for top, bottom in itertools.pairwise(rows):
         for left, right in itertools.pairwise(columns):
@@ -161,11 +166,12 @@ def _reached_px(limits: GazeRange, guess: Model) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """gaze: (2,) rad, as measured. wide_px: (2,) px, where it was found. off_px: from the guess."""
+    """gaze: (2,) rad, as measured. wide_px: (2,), where it was found. off_px: from the guess."""
 
     gaze: Array
     wide_px: Array
     off_px: Array
+    lead: float
 
 
 Near: TypeAlias = Callable[[Array], Array]
@@ -197,7 +203,9 @@ def _look(
         slope=slope_of(lambda gazes: _wide_px(guess, gazes), at, view.px_per_rad),
         window_px=window_rad * view.px_per_rad * _scale(guess, at, view),
     )
-    return found if isinstance(found, str) else Look(at, found.wide_px, found.wide_px - guessed)
+    if isinstance(found, str):
+        return found
+    return Look(at, found.wide_px, found.wide_px - guessed, found.lead)
 
 
 def _gaze_at(spot_px: Array, guess: Model, near: Near) -> Gaze:
@@ -214,17 +222,20 @@ def _scale(guess: Model, at: Array, view: View) -> float:
     return float(np.sqrt(abs(np.linalg.det(slope))))
 
 
-def _agreed(looks: list[Look]) -> Near:
+def _agreed(all_looks: list[Look | str]) -> Near:
     """What most looks have in common: how the guess is off, a quadratic map of the gaze.
 
     An affine one is found first, by least median of squares over triples, and then bent while
-    looks that do not follow are left out.
+    looks that do not follow are left out. Only looks that are alike in one place by far count, if
+    they are enough. Raises DataError if most looks do not agree.
     """
+    looks = [look for look in all_looks if isinstance(look, Look)]
+    sure = [look for look in looks if look.lead >= _SURE_LEAD]
+    looks = sure if len(sure) >= 2 * _FEWEST_SEEDS else looks
     if len(looks) < _FEWEST_SEEDS:
         raise DataError(
             f"{len(looks)} looks were found in the wide picture, need {_FEWEST_SEEDS} at first",
-            hint="do both cameras see the same, in focus, and are [field] wide_deg and search_deg"
-            " right? Look at a scene with more texture",
+            hint=_WHAT_TO_TRY,
         )
     gaze = np.array([look.gaze for look in looks])
     off_px = np.array([look.off_px for look in looks])
@@ -232,7 +243,7 @@ def _agreed(looks: list[Look]) -> Near:
     triples = np.random.default_rng(0).random((_TRIPLES, len(looks))).argsort(axis=1)[:, :3]
     triples = triples[np.abs(np.linalg.det(affine[triples])) > _LEAST_AREA]
     if not len(triples):
-        raise DataError("what was found lies on one line", hint="use a scene with more texture")
+        raise DataError("the looks that were found lie on one line", hint=_WHAT_TO_TRY)
     maps = np.linalg.solve(affine[triples], off_px[triples])
     miss_px = np.median(np.linalg.norm(affine @ maps - off_px, axis=2), axis=1)
     best, terms = maps[np.argmin(miss_px)], 3
@@ -240,6 +251,10 @@ def _agreed(looks: list[Look]) -> Near:
         basis = cubic_terms(gaze)[:, :terms]
         good = np.linalg.norm(basis @ best - off_px, axis=1) < tolerance_px
         terms = 6 if good.sum() >= 12 else 3
+        if good.sum() < max(_FEWEST_SEEDS, len(looks) / 2):
+            raise DataError(
+                f"only {good.sum()} of {len(looks)} looks that were found agree", hint=_WHAT_TO_TRY
+            )
         best = np.linalg.lstsq(cubic_terms(gaze[good])[:, :terms], off_px[good], rcond=None)[0]
     return lambda at: np.asarray((cubic_terms(at[None])[:, :terms] @ best)[0], np.float64)
 
@@ -251,7 +266,7 @@ def _kept(second: list[Look | str], third: list[Look | str]) -> tuple[Array, Arr
     for one, other in zip(second, third, strict=True):
         if isinstance(one, str) or isinstance(other, str):
             refused[one if isinstance(one, str) else str(other)] += 1
-        elif np.abs(one.wide_px - other.wide_px).max() > _SAME_PX:
+        elif np.abs(one.off_px - other.off_px).max() > _SAME_PX:
             refused["moving"] += 1
         else:
             kept.append(((one.wide_px + other.wide_px) / 2, (one.gaze + other.gaze) / 2))

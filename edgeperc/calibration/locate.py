@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from edgeperc.calibration.models import Array
 
 LEAST_LIKENESS = 0.75
-LEAST_LEAD = 0.08
+LEAST_LEAD = 0.02
 _APART_PX = 3
 _LEAST_CONTRAST = 2.0
 _LEAST_SIDE_PX = 9
@@ -20,10 +21,15 @@ _STEP_RAD = 1e-3
 
 @dataclass(frozen=True)
 class Match:
-    """wide_px: (2,) of the search picture's middle. likeness: correlation, at most 1."""
+    """Where the search picture's middle is, and how sure that is.
+
+    wide_px: (2,). likeness: correlation there, at most 1. lead: by how much the correlation is less
+    wherever else it was looked for.
+    """
 
     wide_px: Array
     likeness: float
+    lead: float
 
 
 def locate(
@@ -41,6 +47,8 @@ def locate(
     slope: (2, 2), wide px by search px. window_px: how far from near_px it may be. Pictures of
     which too little is inside, without contrast, or alike in several places are refused.
     """
+    import cv2
+
     template = shrunk(grey(search), slope)
     if template is None:
         return "too small"
@@ -50,14 +58,13 @@ def locate(
     part, corner = _around(grey(wide), near_px - 0.5, half + int(np.ceil(window_px)))
     if min(part.shape) < template.shape[0] + 2 * _APART_PX:
         return "outside"
-    place = _best_place(template, part)
-    if isinstance(place, str):
-        return place
-    refined = _refined(template, part, place)
-    if refined is None:
+    place, best, lead = _best_place(cv2.matchTemplate(part, template, cv2.TM_CCOEFF_NORMED))
+    if best < LEAST_LIKENESS or lead < LEAST_LEAD:
+        return "not alike" if best < LEAST_LIKENESS else "ambiguous"
+    at, likeness = _refined(template, part, place)
+    if likeness < LEAST_LIKENESS or np.abs(at - place).max() > _APART_PX:
         return "not alike"
-    at, likeness = refined
-    return Match(at + half + corner + 0.5, likeness)  # from a pixel's middle to its corner
+    return Match(at + half + corner + 0.5, likeness, lead)  # from a pixel's middle to its corner
 
 
 def shrunk(search: NDArray[np.float32], slope: Array) -> NDArray[np.float32] | None:
@@ -104,26 +111,23 @@ def _around(
     return part, np.array([left, top], np.float64)
 
 
-def _best_place(template: NDArray[np.float32], part: NDArray[np.float32]) -> tuple[int, int] | str:
-    """Corner at which the template is most alike, if it is so at this place only."""
-    import cv2
-
-    likeness = cv2.matchTemplate(part, template, cv2.TM_CCOEFF_NORMED)
+def _best_place(likeness: Any) -> tuple[tuple[int, int], float, float]:
+    """Column and row of the highest value, that, and how much lower all away from it are."""
     row, column = (int(k) for k in np.unravel_index(np.argmax(likeness), likeness.shape))
-    best = float(likeness[row, column])
-    if best < LEAST_LIKENESS:
-        return "not alike"
     rows, columns = np.ogrid[: likeness.shape[0], : likeness.shape[1]]
     elsewhere = np.maximum(abs(rows - row), abs(columns - column)) > _APART_PX
-    if best - float(likeness[elsewhere].max(initial=-1.0)) < LEAST_LEAD:
-        return "ambiguous"
-    return column, row
+    second = float(likeness[elsewhere].max(initial=-1.0))
+    best = float(likeness[row, column])
+    return (column, row), best, best - second
 
 
 def _refined(
     template: NDArray[np.float32], part: NDArray[np.float32], corner: tuple[int, int]
-) -> tuple[Array, float] | None:
-    """Where the template's corner would be by where its middle is, to a fraction of a px."""
+) -> tuple[Array, float]:
+    """Where the template's corner would be by where its middle is, to a fraction of a px.
+
+    And the likeness there, 0 where the fit does not converge.
+    """
     import cv2
 
     half = template.shape[0] // 2
@@ -134,9 +138,6 @@ def _refined(
         likeness, warp = cv2.findTransformECC(
             template, part, start, cv2.MOTION_AFFINE, stop, everywhere, 3
         )
-    except cv2.error:  # it does not converge where there is nothing to hold on to
-        return None
-    moved = np.asarray(warp, np.float64) @ (half, half, 1.0) - half
-    if likeness < LEAST_LIKENESS or np.abs(moved - corner).max() > _APART_PX:
-        return None
-    return moved, float(likeness)
+    except cv2.error:  # there is nothing to hold on to
+        return np.array(corner, np.float64), 0.0
+    return np.asarray(warp, np.float64) @ (half, half, 1.0) - half, float(likeness)

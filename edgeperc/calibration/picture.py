@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeperc.calibration.fit import Fit
 
-USED, HELD_OUT, OUTLIER = "#0072b2", "#d55e00", "#b0b0b0"
+USED, HELD_OUT, OUTLIER = "#0072b2", "#d55e00", "#cc2288"
 _ARROW_SHARE = 0.06
 """Of the picture's width: how long an arrow of p95 length is drawn."""
 

@@ -5,7 +5,10 @@ Written with rotation matrices and reflections of points, apart from the model t
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -94,6 +97,17 @@ class Truth:
 @pytest.fixture(scope="session")
 def truth() -> Truth:
     return Truth()
+
+
+@pytest.fixture(scope="session")
+def pair() -> ModuleType:
+    """pair.py: two cameras and a mirror that tests can look through."""
+    spec = importlib.util.spec_from_file_location("pair", Path(__file__).with_name("pair.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _turned(normal: tuple[float, ...], axis: tuple[float, ...], angle: Array) -> Array:
