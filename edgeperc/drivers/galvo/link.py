@@ -71,7 +71,7 @@ class SerialLink:
             poll = select.poll()
             poll.register(self._serial.fileno(), 0)
             if poll.poll(0):  # hung up; nothing else was asked for
-                self._fail_lost(OSError("the port hung up"))
+                self._fail_lost(OSError())
 
     def line(self) -> bytes | None:
         """The next line that is not empty, without its end; None if none comes in time.
@@ -173,7 +173,9 @@ class SerialLink:
         )
 
     def _fail_lost(self, error: Exception) -> NoReturn:
-        self._fail(f"lost: {error}", hint="was it unplugged?", cause=error)
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number else "the port hung up"
+        self._fail(f"lost: {reason}", hint="was it unplugged?", cause=error)
 
     def _fail(self, what: str, *, hint: str = "", cause: Exception | None = None) -> NoReturn:
         self._lost = DeviceError(f"{self._port}: {what}", hint=hint)
