@@ -5,8 +5,11 @@ What the search camera sees is the wide picture at the places that the two mirro
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
+import threading
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,24 +94,26 @@ def exposed(light: Any, number: int) -> Any:
     return cv2.convertScaleAbs(np.maximum(light + grain(light.shape)[number % 8], 0))
 
 
+@lru_cache
+def powers(count: int) -> Any:
+    """Of x and y up to degree three, at count x count places from edge to edge, (..., 10)."""
+    ends = (np.arange(count) + 0.5) / count * 2 - 1
+    x, y = np.meshgrid(ends, ends)
+    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1)
+
+
 def places_seen(gaze: Gaze) -> tuple[Any, Any]:
     """Column and row of the wide picture for each pixel of the search picture.
 
     A polynomial through some pixels: over so few degrees it is exact to a thousandth of a pixel.
     """
-    ends = np.linspace(-1, 1, 7)
+    ends = (np.arange(8) + 0.5) / 8 * 2 - 1
     pan = gaze.pan_rad + ends * SEARCH_RAD / 2
     tilt = gaze.tilt_rad - ends * SEARCH_RAD / 2
     at = wide_px_of(np.stack(np.meshgrid(pan, tilt), axis=-1)) - 0.5
-    few = powers(*np.meshgrid(ends, ends)).reshape(-1, 10)
-    curve = np.linalg.lstsq(few, at, rcond=None)[0]
-    every = (np.arange(SEARCH_PX) + 0.5) / SEARCH_PX * 2 - 1
-    seen = (powers(*np.meshgrid(every, every)) @ curve).astype(np.float32)
+    curve = np.linalg.lstsq(powers(8).reshape(-1, 10), at, rcond=None)[0]
+    seen = (powers(SEARCH_PX) @ curve).astype(np.float32)
     return seen[..., 0], seen[..., 1]
-
-
-def powers(x: Any, y: Any) -> Any:
-    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1)
 
 
 class PairWide:
@@ -196,3 +201,35 @@ class PairMirror:
 
     def close(self) -> None:
         pass
+
+
+class LiveWide:
+    """Runs by itself on the host's clock, as a real camera does."""
+
+    def __init__(self, *, name: str) -> None:
+        self._name, self._closed = name, threading.Event()
+
+    def packets(self) -> Any:
+        seq = 0
+        while not self._closed.wait(0.005):
+            end_ns = time.monotonic_ns()
+            stamp = Stamp(source=self._name, seq=seq, start_ns=end_ns - 1000, end_ns=end_ns)
+            yield Frame(stamp=stamp, image=np.full((20, 30), seq % 250, np.uint8))
+            seq += 1
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class LiveSearch(LiveWide):
+    """The same behind the mirror; its frames arrive late, so that some are older than a move."""
+
+    def __init__(self, *, name: str, late_ms: int = 12) -> None:
+        super().__init__(name=name)
+        self._late_ns = late_ms * 1_000_000
+
+    def packets(self) -> Any:
+        for frame in super().packets():
+            start_ns = frame.stamp.start_ns - self._late_ns
+            stamp = dataclasses.replace(frame.stamp, start_ns=start_ns)
+            yield dataclasses.replace(frame, stamp=stamp)

@@ -57,7 +57,7 @@ def test_a_rig_is_calibrated_to_a_pixel(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, str(rig)) == 0
+    assert run(monkeypatch, str(rig), "--grid", "7") == 0
     told = capsys.readouterr().out
     assert "looks were found" in told
     assert "chosen" in told
