@@ -147,10 +147,14 @@ def factory(name: str) -> Factory:
 
 
 def compare(
-    names: Sequence[str], settings: Settings, progress: Callable[[str], None]
+    names: Sequence[str],
+    settings: Settings,
+    progress: Callable[[str], None],
+    *,
+    scenes: Sequence[str] = tuple(SCENES),
 ) -> Comparison:
-    """Search every scene with every scheduler, spread over processes."""
-    jobs = [(scene, name) for scene in SCENES for name in names]
+    """Search scenes with schedulers, spread over processes."""
+    jobs = [(scene, name) for scene in scenes for name in names]
     comparison = Comparison()
     with _workers(settings.processes) as work:
         everything = [(name, seed, settings.conditions(scene)) for scene, name in jobs

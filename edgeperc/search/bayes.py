@@ -110,7 +110,7 @@ class Bayes:
 
     def snapshot(self, t_s: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Expected undetected targets a cell of the grid (H, W), and tracks (N, 4)."""
-        rows, predicted = self.tracks.rows, self.tracks.predict(t_s)
+        rows, predicted = self.tracks.rows, self.tracks.predict(self._intake.time(t_s))
         shown = (predicted[:, PX], rows[:, columns.Y], rows[:, columns.CONFIDENCE])
         return self.map.grid_intensity(), np.column_stack([*shown, predicted[:, AGE]])
 

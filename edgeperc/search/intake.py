@@ -16,6 +16,8 @@ Cells: TypeAlias = NDArray[np.float64]
 
 MOST = 200
 """Detections beyond the most confident 200 of a picture are left out."""
+PUT_BACK_S = 1.0
+"""A clock that is so far behind was put back."""
 BESIDE = 6.0
 """Cells outside the grid at which a detection is still believed."""
 
@@ -27,6 +29,7 @@ class Intake:
         self.dropped = 0
         self._grid = grid
         self._now_s = -math.inf
+        self._ahead_s = 0.0
 
     def detections(self, values: Cells) -> Cells:
         """Those that are finite, near the grid and of a confidence in [0, 1], the best 200."""
@@ -52,12 +55,16 @@ class Intake:
         return fits
 
     def time(self, t_s: float) -> float:
-        """The time, which never runs backwards; the last one if it does or is not finite."""
+        """The time, which never runs backwards.
+
+        It stands still while it is asked for an earlier one, and runs on from there if the clock
+        was put back for good.
+        """
         if math.isfinite(t_s):
-            self._now_s = max(self._now_s, t_s)
-        elif self._now_s == -math.inf:
-            return 0.0
-        return self._now_s
+            if t_s + self._ahead_s < self._now_s - PUT_BACK_S:
+                self._ahead_s = self._now_s - t_s
+            self._now_s = max(self._now_s, t_s + self._ahead_s)
+        return self._now_s if self._now_s > -math.inf else 0.0
 
     def gaze(self, gaze: Sequence[float]) -> tuple[float, float] | None:
         """The gaze within the grid; None if it is not finite."""

@@ -28,7 +28,7 @@ MOTION_X, MOTION_Y = 0.3, 0.15
 """Standard deviation in grid cells by which targets leave their way in 0.1 s, along and across."""
 RECOVERY_S = 100.0
 """Time in which what was seen becomes unseen, where nothing moves."""
-URGENCY_HZ = 0.4
+URGENCY_HZ = 1.0
 """By what a target that waits to be found is worth more with each second."""
 SUSPECT = 0.4
 """Expected targets of a wide detection of confidence 1."""
