@@ -43,16 +43,15 @@ class RigIdentity(Strict, frozen=True, kw_only=True):
 class Calibration:
     """Wide pixel <-> gaze for one rig.
 
-    errors: None for the ideal lens, which was not measured. inverse_depth: 1/m that is taken
-    where no depth is given, the mean of the points'. depth_known: whether points had depths; if
-    not, a depth is of no use and is ignored. ground: where depths come from if none are given.
+    errors: None for the ideal lens, which was not measured. inverse_depth: 1/m that is taken where
+    no depth is given, the mean of the points'; 0 if they had none. ground: where depths come from
+    if none are given.
     """
 
     model: Model
     rig: RigIdentity
     errors: Errors | None = None
     inverse_depth: float = 0.0
-    depth_known: bool = False
     ground: Ground | None = None
     points: int = 0
     outliers: int = 0
@@ -80,7 +79,7 @@ class Calibration:
         return found
 
     def _inverse(self, depth_m: ArrayLike | None, count: int) -> Array:
-        if depth_m is None or not self.depth_known:
+        if depth_m is None:
             return np.full(count, self.inverse_depth)
         depth = np.broadcast_to(np.asarray(depth_m, np.float64), (count,))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -102,7 +101,6 @@ def calibration_of(
         rig=rig,
         errors=fit.chosen.errors,
         inverse_depth=float(fit.points.inverse_depth.mean()),
-        depth_known=fit.points.depth_m is not None,
         ground=ground,
         points=len(fit.points),
         outliers=int(fit.outlier.sum()),
@@ -138,7 +136,6 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
         software=calibration.software,
         points=calibration.points,
         outliers=calibration.outliers,
-        depth_known=calibration.depth_known,
         inverse_depth_per_m=calibration.inverse_depth,
         model="physical" if isinstance(model, Physical) else polynomial.name,
         rig=calibration.rig,
@@ -176,7 +173,6 @@ def load_calibration(path: Path, rig: RigIdentity | None = None) -> Calibration:
         rig=stored.rig,
         errors=Errors(**msgspec.structs.asdict(stored.errors)),
         inverse_depth=stored.inverse_depth_per_m,
-        depth_known=stored.depth_known,
         ground=Ground(**msgspec.structs.asdict(stored.ground)) if stored.ground else None,
         points=stored.points,
         outliers=stored.outliers,
@@ -244,7 +240,6 @@ class _Stored(Strict, frozen=True, kw_only=True, omit_defaults=True):
     software: str
     points: int
     outliers: int
-    depth_known: bool
     inverse_depth_per_m: float
     model: Literal["cubic", "cubic-1z", "physical"]
     rig: RigIdentity

@@ -67,6 +67,24 @@ def test_an_ideal_lens_is_a_pinhole_of_the_given_view() -> None:
     assert tilt == pytest.approx([0, 0, 0], abs=1e-9)
 
 
+def test_a_wider_lens_is_a_fisheye() -> None:
+    model = IdealLens.of_view(960, 448, np.radians(150))
+    edges = np.array([[0.0, 224.0], [960.0, 224.0], [720.0, 224.0], [480.0, 64.0]])
+    pan, tilt = np.degrees(model.gaze(edges, np.zeros(4))).T
+    assert pan == pytest.approx([-75, 75, 37.5, 0], abs=1e-9)
+    assert tilt == pytest.approx([0, 0, 0, 25], abs=1e-9)
+    everywhere = np.random.default_rng(0).uniform((0, 0), (960, 448), (200, 2))
+    back = model.wide_px(model.gaze(everywhere, np.zeros(200)), np.zeros(200))
+    assert back == pytest.approx(everywhere, abs=1e-6)
+
+
+def test_a_pinhole_does_not_see_behind_itself() -> None:
+    model = IdealLens.of_view(960, 448, np.radians(60))
+    behind = np.radians([[95.0, 0.0], [0.0, 100.0], [180.0, 0.0], [10.0, 10.0]])
+    seen = np.isfinite(model.wide_px(behind, np.zeros(4))).all(axis=1)
+    assert seen.tolist() == [False, False, False, True]
+
+
 def test_straight_mirrors_send_each_gaze_where_it_says(models: dict[str, Model]) -> None:
     guess = models["cubic"]
     assert isinstance(guess, Polynomial)

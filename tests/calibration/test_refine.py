@@ -64,6 +64,20 @@ def test_it_follows_a_rig_that_was_knocked(
     assert rig.rms_px(refiner) < 2.0
 
 
+def test_a_crowd_on_one_side_hardly_pulls_it(
+    refiner: Refiner, calibration: Calibration, truth: Any
+) -> None:
+    """A quarter of the detections are of another object, 50 px to the right."""
+    rig = Rig(truth, calibration, (0.0, 0.0), slope=0.0)
+    for _ in range(300):
+        rig.feed(refiner, 3)
+        at = rig.random.uniform((1300, 700), (2500, 1450))
+        looked = refiner.gaze([at])[0]
+        gaze = Gaze(pan_rad=looked[0], tilt_rad=looked[1])
+        assert refiner.observe(tuple(at), gaze, (50.0, 0.0))
+    assert rig.rms_px(refiner) < 5.0  # their mean would be 12
+
+
 def test_it_is_slow(refiner: Refiner, calibration: Calibration, truth: Any) -> None:
     Rig(truth, calibration, (15.0, 0.0), slope=0.0).feed(refiner, 5)
     assert 0 < refiner.longest_px < 2.0
