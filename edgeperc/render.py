@@ -68,9 +68,9 @@ class Overlay:
         return self.places(around, size_px)
 
     def glow(self, beliefs: SearchMap, size_px: tuple[int, int]) -> NDArray[np.float32]:
-        """The map in the drawn picture, 0 to 1, logarithmic over three decades."""
-        highest = max(float(beliefs.intensity.max(initial=0)), 1e-9)
-        heat = 1 + np.log10(np.maximum(beliefs.intensity / highest, 1e-3)) / 3
+        """The map in the drawn picture, 0 to 1: the square root, and 1 for the upper hundredth."""
+        high = max(float(np.quantile(beliefs.intensity, 0.99)), 1e-9)
+        heat = np.sqrt(np.clip(beliefs.intensity / high, 0, 1))
         x, y = self._lookup(beliefs, size_px)
         warped = cv2.remap(heat.astype(np.float32), x, y, cv2.INTER_LINEAR, borderValue=0.0)
         glow: NDArray[np.float32] = np.asarray(warped, np.float32)
@@ -195,7 +195,8 @@ class Render:
         for place in self._overlay.places(self._tracks(), size_px):
             cv2.circle(picture, place.tolist(), 9, GREEN, 2, cv2.LINE_AA)
         trail = self._overlay.places([gaze for _, gaze in self._trail], size_px)
-        cv2.polylines(picture, [trail.astype(np.int32)], False, YELLOW, 1, cv2.LINE_AA)
+        for age, place in enumerate(trail[::-1].tolist()):
+            cv2.circle(picture, place, max(1, 5 - age // 12), YELLOW, -1, cv2.LINE_AA)
         corners = self._overlay.corners(found.gaze, size_px).astype(np.int32)
         cv2.polylines(picture, [corners], True, YELLOW, 2, cv2.LINE_AA)
         return picture
@@ -251,6 +252,6 @@ def _crop(frame: Frame, found: Detections) -> Picture:
 
 def _glowing(picture: Picture, glow: NDArray[np.float32]) -> Picture:
     """Mix in orange where a map glows."""
-    share = 0.55 * np.clip(glow, 0, 1)[:, :, None]
+    share = 0.5 * glow[:, :, None]
     mixed: Picture = (picture * (1 - share) + np.array(ORANGE, np.float32) * share).astype(np.uint8)
     return mixed
