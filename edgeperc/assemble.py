@@ -12,10 +12,10 @@ from edgeperc.errors import ConfigError, blame
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.plan import Plan, check_names, open_model, own_time
 from edgeperc.result import Inventory, Sink, SourceInfo, Viewer
-from edgeperc.search.build import build
-from edgeperc.search.hints import TimedHints
-from edgeperc.search.inline import InlineSearch
-from edgeperc.search.process import ProcessSearch
+from edgeperc.steering.build import build
+from edgeperc.steering.hints import TimedHints
+from edgeperc.steering.inline import InlineSearch
+from edgeperc.steering.process import ProcessSearch
 from edgeperc.validate import Validator
 from edgeperc.window import CountWindows, TimeWindows, Windows
 

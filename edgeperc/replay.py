@@ -19,8 +19,8 @@ from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
 from edgeperc.render import Overlay, Render
-from edgeperc.search.build import calibrations
 from edgeperc.serve import watch_run
+from edgeperc.steering.build import calibrations
 from edgeperc.table import run_report
 
 TWIN_S = 10.0

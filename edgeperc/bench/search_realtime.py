@@ -20,12 +20,12 @@ from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Stamp
 from edgeperc.plan import Plan
 from edgeperc.result import ModelRef, Result
-from edgeperc.search.__main__ import take_priority
-from edgeperc.search.build import panorama_of, scheduler_of
-from edgeperc.search.device import Device
-from edgeperc.search.loop import STAGES, SearchLoop
-from edgeperc.search.process import ProcessSearch
-from edgeperc.search.slots import Slots
+from edgeperc.steering.__main__ import take_priority
+from edgeperc.steering.build import panorama_of, scheduler_of
+from edgeperc.steering.device import Device
+from edgeperc.steering.loop import STAGES, SearchLoop
+from edgeperc.steering.process import ProcessSearch
+from edgeperc.steering.slots import Slots
 
 SEGMENTER = PipelineTable(name="events", input="dvs", model="sltnet-twin", threads=1)
 """What runs beside the search, in the daemon's own process."""

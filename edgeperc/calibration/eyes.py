@@ -15,7 +15,7 @@ from edgeperc.clock import ReplayClock, SteppedClock, host_clock
 from edgeperc.config import Rig
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Frame, Mirror
-from edgeperc.search.free_running import FreeRunning
+from edgeperc.steering.free_running import FreeRunning
 
 _STALE_FRAMES = 10
 

@@ -1,1 +1,1 @@
-"""Where to look next: probability map, schedulers, and the loop through the mirror."""
+"""Where to look next: the map of what has not been seen, the tracks, and those who decide."""

@@ -16,15 +16,15 @@ from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Gaze, Mirror
 from edgeperc.plan import Plan, open_model
 from edgeperc.result import ModelRef, Result
-from edgeperc.search.device import Device
-from edgeperc.search.free_running import FreeRunning
 from edgeperc.search.grid import Grid
-from edgeperc.search.hints import Hints
-from edgeperc.search.loop import STAGES, SearchLoop, SteeredCamera
-from edgeperc.search.panorama import Panorama
 from edgeperc.search.schedulers import Scheduler, Sight
-from edgeperc.search.slots import Slots
 from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.steering.device import Device
+from edgeperc.steering.free_running import FreeRunning
+from edgeperc.steering.hints import Hints
+from edgeperc.steering.loop import STAGES, SearchLoop, SteeredCamera
+from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.slots import Slots
 
 DEFAULT_RATE_HZ = 120.0
 CELLS = 256

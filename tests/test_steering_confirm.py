@@ -12,7 +12,7 @@ from edgeperc.calibration.file import RigIdentity, uncalibrated
 from edgeperc.calibration.refine import Refiner
 from edgeperc.packet import Gaze, Stamp
 from edgeperc.result import Detections, ModelRef
-from edgeperc.search.confirm import Confirmations
+from edgeperc.steering.confirm import Confirmations
 
 RIG = RigIdentity(wide="w", search="s", mirror="m", width_px=960, height_px=448)
 SIDE = 224

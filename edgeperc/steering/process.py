@@ -22,8 +22,8 @@ from edgeperc import errors
 from edgeperc.errors import EdgepercError, ModelError
 from edgeperc.packet import Frame
 from edgeperc.result import ModelRef, Result
-from edgeperc.search.channel import pair
 from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.steering.channel import pair
 
 log = logging.getLogger("edgeperc")
 
@@ -119,7 +119,7 @@ class ProcessSearch:
         self._channel, theirs = pair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgeperc.search", str(theirs.fileno())],
+                [sys.executable, "-m", "edgeperc.steering", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is for the daemon alone

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from edgeperc.packet import Frame
 from edgeperc.result import ModelRef, Result
-from edgeperc.search.build import Parts
-from edgeperc.search.hints import TimedHints
 from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.steering.build import Parts
+from edgeperc.steering.hints import TimedHints
 
 Emit: TypeAlias = Callable[[Result], None]
 See: TypeAlias = Callable[[Frame], None]

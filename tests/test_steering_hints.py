@@ -7,7 +7,7 @@ import numpy as np
 
 from edgeperc.packet import Stamp
 from edgeperc.result import LabelMap, ModelRef
-from edgeperc.search.hints import LEAD_NS, TimedHints
+from edgeperc.steering.hints import LEAD_NS, TimedHints
 
 MS = 1_000_000
 

@@ -17,12 +17,12 @@ from edgeperc.errors import DeviceError, ModelError
 from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Gaze, Mirror, Packet, Stamp
 from edgeperc.result import Detections, LabelMap, ModelRef, Result, SearchMap
-from edgeperc.search.device import Device
 from edgeperc.search.grid import Grid
-from edgeperc.search.loop import STAGES, SearchLoop
-from edgeperc.search.panorama import Panorama
 from edgeperc.search.schedulers import Place, Scheduler, Sight, raster
-from edgeperc.search.slots import Slots
+from edgeperc.steering.device import Device
+from edgeperc.steering.loop import STAGES, SearchLoop
+from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.slots import Slots
 
 PERIOD_NS = 8_333_333
 GRID = Grid()
@@ -247,7 +247,7 @@ def test_a_lost_mirror_stops_motion_and_learning_and_comes_back(
                 raise DeviceError("unplugged", hint="plug it in")
             return super().aim(gaze)
 
-    monkeypatch.setattr("edgeperc.search.device._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("edgeperc.steering.device._FIRST_PAUSE_S", 0.0)
     scheduler = Recorder(places())
     rig = Rig(scheduler, mirrors=[Breaking, DeviceError("still out"), TwinMirror], slots=20)
     states = []
@@ -270,7 +270,7 @@ def test_a_lost_mirror_stops_motion_and_learning_and_comes_back(
 
 
 def test_a_lost_camera_leaves_the_mirror_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeperc.search.device._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("edgeperc.steering.device._FIRST_PAUSE_S", 0.0)
     rig = Rig(Recorder(places()), failures={3: DeviceError("no picture")}).run()
     assert len(rig.looks()) == 9
     assert rig.camera.closed == 2  # when it was lost, and at the end
@@ -395,7 +395,7 @@ def test_a_mirror_that_is_lost_over_a_picture_is_not_the_cameras_fault(
                 raise DeviceError("no answer")
             return super().measured(time_ns)
 
-    monkeypatch.setattr("edgeperc.search.device._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("edgeperc.steering.device._FIRST_PAUSE_S", 0.0)
     scheduler = Recorder(places())
     rig = Rig(scheduler, mirrors=[Forgetting]).run()
     assert len(rig.looks()) == len(scheduler.observed) == 9

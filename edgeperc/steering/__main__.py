@@ -1,4 +1,4 @@
-"""The child process of a search: `python -m edgeperc.search FD`, started by search.process."""
+"""The child process of a search: `python -m edgeperc.steering FD`, started by steering.process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from edgeperc.clock import ReplayClock
 from edgeperc.errors import EdgepercError
 from edgeperc.result import Result
-from edgeperc.search.build import Parts, build
-from edgeperc.search.channel import Channel
-from edgeperc.search.process import Status
+from edgeperc.steering.build import Parts, build
+from edgeperc.steering.channel import Channel
+from edgeperc.steering.process import Status
 
 _STATUS_EVERY_S = 0.5
 _PAUSE_S = 0.05

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from edgeperc.clock import ReplayClock, SteppedClock
-from edgeperc.search.slots import Slots
+from edgeperc.steering.slots import Slots
 
 
 def clock() -> SteppedClock:

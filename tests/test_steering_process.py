@@ -20,8 +20,8 @@ from edgeperc.errors import ConfigError, ModelError
 from edgeperc.packet import Stamp
 from edgeperc.plan import Plan
 from edgeperc.result import Detections, ModelRef, Result, SearchMap
-from edgeperc.search import process as module
-from edgeperc.search.process import ProcessSearch
+from edgeperc.steering import process as module
+from edgeperc.steering.process import ProcessSearch
 
 APP = """
 rig = "twin-search"
@@ -159,7 +159,7 @@ def test_a_daemon_that_is_killed_takes_its_search_along(tmp_path: Path) -> None:
 
 
 def _searches(pid: int) -> bool:
-    return b"edgeperc.search" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"edgeperc.steering" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _exists(pid: int) -> bool:

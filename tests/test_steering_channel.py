@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeperc.search import channel as module
-from edgeperc.search.channel import Channel, pair
+from edgeperc.steering import channel as module
+from edgeperc.steering.channel import Channel, pair
 
 
 @pytest.fixture

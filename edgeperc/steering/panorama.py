@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgeperc.calibration.file import Calibration
 from edgeperc.calibration.refine import Refiner
 from edgeperc.result import UNKNOWN, Detections, LabelMap
-from edgeperc.search.confirm import Confirmations
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells
+from edgeperc.steering.confirm import Confirmations
 
 Lookup: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]
 

@@ -21,11 +21,11 @@ from edgeperc.errors import DeviceError, EdgepercError
 from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Gaze, Mirror, Stamp
 from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, SearchMap, Timings
-from edgeperc.search.device import Device
-from edgeperc.search.hints import Hints
-from edgeperc.search.panorama import Panorama
 from edgeperc.search.schedulers import Scheduler
-from edgeperc.search.slots import Slots
+from edgeperc.steering.device import Device
+from edgeperc.steering.hints import Hints
+from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.slots import Slots
 from edgeperc.validate import Validator
 
 STAGES = ("late", "settle", "expose", "decide", "aim", "detect", "learn", "total")
