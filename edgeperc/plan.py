@@ -44,6 +44,15 @@ class Plan:
             injected={"name": name, **injected},
         )
 
+    def driver(self, name: str) -> Callable[..., Any]:
+        """What constructs one of the rig's sensors, as it is written. Raises ConfigError."""
+        return plugin.resolve(
+            str(self.rig.sensors[name].get("driver")),
+            kind="driver",
+            where=f"{self.rig_path} [sensors.{name}] driver",
+            folder=self.rig_path.parent,
+        )
+
     def mirror(self, injected: Mapping[str, Any]) -> Callable[[], Any]:
         """A constructor of the rig's mirror. Raises ConfigError."""
         return plugin.prepare(
@@ -72,10 +81,8 @@ def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | D
 def own_time(plan: Plan) -> bool:
     """Whether the search camera's time is not the host's, as that of the twin."""
     assert plan.app.search
-    camera = plan.rig.sensors[plan.pipeline(plan.app.search.gaze)[0].input]
-    name = str(camera.get("driver"))
-    construct = plugin.resolve(name, kind="driver", where=name, folder=plan.rig_path.parent)
-    clock = signature(construct).parameters.get("clock")
+    camera = plan.driver(plan.pipeline(plan.app.search.gaze)[0].input)
+    clock = signature(camera).parameters.get("clock")
     return clock is not None and clock.default is Parameter.empty
 
 

@@ -20,7 +20,7 @@ from edgeperc.search.grid import Grid
 from edgeperc.search.schedulers import Scheduler, Sight
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.device import Device
-from edgeperc.steering.free_running import FreeRunning
+from edgeperc.steering.free_running import AsItComes, FreeRunning
 from edgeperc.steering.hints import Hints
 from edgeperc.steering.loop import STAGES, SearchLoop, SteeredCamera
 from edgeperc.steering.panorama import Panorama
@@ -129,6 +129,9 @@ def build(
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
     duration_s = plan.rig.sensors[table.input].get("duration_s")
     end_ns = None if duration_s is None else round(duration_s * 1e9)
+    # A camera that cannot be told when to expose sets the pace.
+    is_told = hasattr(plan.driver(table.input), "expose")
+    slots = Slots(period_ns, clock, end_ns=end_ns) if is_told else AsItComes(clock)
     panorama = panorama_of(plan)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
     loop = SearchLoop(
@@ -139,7 +142,7 @@ def build(
         scheduler_ref=scheduler_ref,
         panorama=panorama,
         hints=hints,
-        slots=Slots(period_ns, clock, end_ns=end_ns),
+        slots=slots,
         clock=clock,
         meter=Meter(STAGES),
         emit=emit,

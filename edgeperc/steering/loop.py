@@ -23,6 +23,7 @@ from edgeperc.packet import Frame, Gaze, Mirror, Stamp
 from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, SearchMap, Timings
 from edgeperc.search.schedulers import Scheduler
 from edgeperc.steering.device import Device
+from edgeperc.steering.free_running import AsItComes
 from edgeperc.steering.hints import Hints
 from edgeperc.steering.panorama import Panorama
 from edgeperc.steering.slots import Slots
@@ -66,7 +67,7 @@ class SearchLoop:
         scheduler_ref: ModelRef,
         panorama: Panorama,
         hints: Hints,
-        slots: Slots,
+        slots: Slots | AsItComes,
         clock: Clock,
         meter: Meter,
         emit: Callable[[Result], None],
