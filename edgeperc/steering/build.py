@@ -133,6 +133,8 @@ def build(
     is_told = hasattr(plan.driver(table.input), "expose")
     slots = Slots(period_ns, clock, end_ns=end_ns) if is_told else AsItComes(clock)
     panorama = panorama_of(plan)
+    if size_px := calibrated_size(plan):
+        panorama.prepare(size_px)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
     loop = SearchLoop(
         camera=camera,
@@ -196,6 +198,14 @@ def scheduler_of(plan: Plan, panorama: Panorama, period_ns: int) -> Scheduler:
     return scheduler
 
 
+def calibrated_size(plan: Plan) -> tuple[int, int] | None:
+    """Width and height of the wide pictures that a rig was calibrated for."""
+    if not plan.rig.calibration:
+        return None
+    stored = load_calibration(plan.rig_path.parent / plan.rig.calibration).rig
+    return stored.width_px, stored.height_px
+
+
 def calibrations(plan: Plan) -> Callable[[tuple[int, int]], Calibration]:
     """The rig's calibration for a size of wide picture; without a file a linear guess.
 
@@ -205,10 +215,8 @@ def calibrations(plan: Plan) -> Callable[[tuple[int, int]], Calibration]:
     rig, field = plan.rig, plan.rig.field
     stored = None
     if rig.calibration:
-        path = plan.rig_path.parent / rig.calibration
-        stored = load_calibration(path)
-        picture_px = (stored.rig.width_px, stored.rig.height_px)
-        stored = load_calibration(path, identify(rig, field.wide, field.search, picture_px))
+        identity = identify(rig, field.wide, field.search, calibrated_size(plan) or (0, 0))
+        stored = load_calibration(plan.rig_path.parent / rig.calibration, identity)
 
     @lru_cache(maxsize=8)
     def of_size(picture_px: tuple[int, int]) -> Calibration:

@@ -69,7 +69,7 @@ class Panorama:
         height_px, width_px = result.labels.shape
         if np.bincount(result.labels.ravel()).max(initial=0) > ONE_CLASS * result.labels.size:
             return None
-        inside, columns, rows = self._pixels_of_cells((width_px, height_px))
+        inside, columns, rows = self.prepare((width_px, height_px))
         regions = np.full(self.grid.shape, UNKNOWN, np.uint8)
         regions[inside] = result.labels[rows, columns]
         return regions
@@ -85,9 +85,12 @@ class Panorama:
         turned[:, 1] = (self.grid.height / 2 - turned[:, 1]) * self.grid.cell_rad
         return turned.astype(np.float32)
 
-    def _pixels_of_cells(self, picture_px: tuple[int, int]) -> Lookup:
-        """Which cells (H, W) lie in the wide picture, and at which columns and rows."""
-        if picture_px not in self._lookups:  # takes some slots, so it is done once
+    def prepare(self, picture_px: tuple[int, int]) -> Lookup:
+        """Which cells (H, W) lie in the wide picture, and at which columns and rows.
+
+        Takes up to half a second, once for each size of picture: better before the first slot.
+        """
+        if picture_px not in self._lookups:
             at = np.floor(self.calibration(picture_px).wide_px(self.grid.gazes()))
             inside = (at >= 0).all(axis=1) & (at < picture_px).all(axis=1)
             columns, rows = at[inside].astype(np.intp).T
