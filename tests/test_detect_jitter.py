@@ -16,9 +16,9 @@ RIGHT_EDGE = 3.0
 class Brightest:
     """Finds the box around the pixels above 200; `noise_px` moves its right edge each time."""
 
-    def __init__(self, noise_px: float = 0.0, misses: int = 0) -> None:
+    def __init__(self, noise_px: float = 0.0, misses: int = 0, class_id: int = 0) -> None:
         self._rng = np.random.default_rng(1)
-        self._noise_px, self._misses = noise_px, misses
+        self._noise_px, self._misses, self._class_id = noise_px, misses, class_id
 
     def __call__(self, packet: Packet, /) -> Detections:
         assert isinstance(packet, Frame)
@@ -28,16 +28,16 @@ class Brightest:
         if self._misses:
             self._misses -= 1
             boxes = boxes[:0]
-        return detections(boxes)
+        return detections(boxes, self._class_id)
 
 
-def detections(boxes: NDArray[np.float32]) -> Detections:
+def detections(boxes: NDArray[np.float32], class_id: int = 0) -> Detections:
     return Detections(
         stamp=STAMP,
         boxes=boxes,
         scores=np.ones(len(boxes), np.float32),
-        class_ids=np.zeros(len(boxes), np.int64),
-        classes=("bright",),
+        class_ids=np.full(len(boxes), class_id, np.int64),
+        classes=("bright", "loud"),
         model=ModelRef(name="brightest"),
     )
 
@@ -73,6 +73,9 @@ def test_a_box_that_is_not_seen_again_is_known_to_half_its_size(frame: Frame) ->
     answer = JitterVariance(Brightest(misses=3))(frame, detections(BOX))
     assert answer.variance is not None
     np.testing.assert_allclose(answer.variance, [[400, 100, 400, 100]])
+    other = JitterVariance(Brightest(class_id=1))(frame, detections(BOX)).variance
+    assert other is not None
+    np.testing.assert_allclose(other, [[400, 100, 400, 100]])
     twice = JitterVariance(Brightest(misses=2))(frame, detections(BOX)).variance
     assert twice is not None
     np.testing.assert_allclose(twice, 0, atol=1e-9)

@@ -164,7 +164,7 @@ def test_neighbours_and_classes_stay_apart() -> None:
 
 def test_at_the_pictures_own_border_a_box_is_whole() -> None:
     tiles = tile_views(180, 100, [100], overlap=0.2)
-    found = candidates([[0, 20, 40, 60], [5, 25, 35, 50]], [0.6, 0.9])
+    found = candidates([[0, 20, 40, 60], [0, 25, 35, 50]], [0.9, 0.6])
     answer = merge_tiles(found, tiles.astype(np.float32), np.array([0, 0]), iou=0.9)
     assert len(answer) == 2  # neither is a part of the other: no tile cut them
 

@@ -77,6 +77,9 @@ def test_average_precision_is_the_area_under_the_best_precision() -> None:
     answer = scored(truth, [boxes[0], [0, 90, 9, 99], boxes[2]], [0.9, 0.8, 0.7], [0, 0, 0])
     assert answer.ap50["a"] == pytest.approx(0.25 + 0.25 * 2 / 3)
     assert answer.recall["a"] == 0.5
+    # Wrong, right, right: the 2/3 at recall 1/2 counts at 1/4, too.
+    late = scored(truth, [[0, 90, 9, 99], boxes[0], boxes[2]], [0.9, 0.8, 0.7], [0, 0, 0])
+    assert late.ap50["a"] == pytest.approx(0.5 * 2 / 3)
 
 
 def test_weak_boxes_count_for_precision_but_not_for_recall() -> None:
@@ -93,6 +96,11 @@ def test_the_hardly_visible_is_neither_asked_for_nor_false() -> None:
     assert answer.recall_by_visible["0.3 to 0.5"] == 1.0
     assert answer.recall_by_visible["0.8 to 1.0"] == 1.0
     assert answer.recall_by_visible["0.5 to 0.8"] is None
+    both = scored(things(class_ids=(0, 0), visible=(1.0, 0.4)), TWO, [0.8, 0.9], [0, 0])
+    assert both.ap50["a"] == 1.0
+    near = [[0, 0, 10, 10], [20, 20, 34, 34]]
+    beside = scored(things(class_ids=(0, 0), visible=(1.0, 0.4)), near, [0.8, 0.9], [0, 0])
+    assert beside.ap50["a"] == 1.0
     roughly = scored(things(visible=(1.0, 0.4)), [[20, 20, 34, 34]], [0.9], [1])
     assert roughly.false_per_look == 0
 

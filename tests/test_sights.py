@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def drawn(folder: Path) -> Sights:
-    return cached_sights([3], folder, looks=8)
+    return cached_sights([3], folder, looks=8, cuts=8)
 
 
 def test_both_cameras_see_the_avenue(drawn: Sights) -> None:
@@ -59,12 +59,12 @@ def test_what_is_drawn_is_kept(
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(sights, "draw_sights", never)
-    again = cached_sights([3, 3], folder, looks=8)
+    again = cached_sights([3, 3], folder, looks=8, cuts=8)
     assert len(again) == 2 * len(drawn)
     np.testing.assert_array_equal(again.things(17)[0], drawn.things(1)[0])
     np.testing.assert_array_equal(again.images[16:], drawn.images)
     with pytest.raises(AssertionError, match="drawn again"):
-        cached_sights([4], folder, looks=8)
+        cached_sights([4], folder, looks=8, cuts=8)
 
 
 def test_a_batch_follows_from_its_key(drawn: Sights) -> None:

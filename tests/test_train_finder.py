@@ -26,6 +26,7 @@ TINY = train_finder.Settings(
     avenues=1,
     validation_avenues=1,
     looks=4,
+    cuts=4,
 )
 
 
@@ -34,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the two avenues are drawn already."""
     folder = tmp_path_factory.mktemp("run") / "cache"
     for avenue in (TRAINING_AVENUES[0], VALIDATION_AVENUES[0]):
-        cached_sights([avenue], folder, looks=4)
+        cached_sights([avenue], folder, looks=4, cuts=4)
     return folder
 
 
@@ -146,6 +147,20 @@ def test_false_alarms_cost_except_where_nobody_asks() -> None:
     unasked[0, 0, 6, 6] = 20
     assert float(box_loss(alarm, batch)) > least + 1
     assert float(box_loss(unasked, batch)) == pytest.approx(least)
+
+
+def test_the_same_error_costs_more_on_a_small_thing() -> None:
+    extra = []
+    for half_px in (8.0, 80.0):
+        batch, answer = batch_of_one(), right_answer()
+        batch.boxes[0, 3, 3] = torch.tensor([28.0, 28.0, 28.0, 28.0])
+        batch.boxes[0, 3, 3] += half_px * torch.tensor([-1.0, -1.0, 1.0, 1.0])
+        answer[0, 2:6, 3, 3] = half_px / 8
+        right = float(box_loss(answer, batch))
+        answer[0, 2, 3, 3] += 0.5
+        extra.append(float(box_loss(answer, batch)) - right)
+    # Both have the same part for an edge in strides and for its stated variance.
+    assert extra[0] > extra[1] + 0.2
 
 
 def test_variances_learn_the_size_of_errors_and_nothing_else_of_them() -> None:

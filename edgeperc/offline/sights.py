@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeperc.offline.datasets import save_arrays, twin_hash
 from edgeperc.packet import Gaze
-from edgeperc.twin.avenue import Avenue
+from edgeperc.twin.avenue import PERSON, VEHICLE, Avenue
 from edgeperc.twin.rig import SEARCH_FIELD_RAD, Mount
 from edgeperc.twin.truth import Truth
 from edgeperc.twin.views import SearchView, UprightView
@@ -33,8 +33,8 @@ TRAINING_AVENUES = range(10_000, 10_080)
 VALIDATION_AVENUES = range(15_000, 15_006)
 HELD_OUT_AVENUES = range(20_000, 20_012)
 """Seeds; the avenue of a rig file is in none of them."""
-LOOKS = 64
-"""Of each camera and avenue."""
+LOOKS, CUTS = 192, 64
+"""Of the search and the wide camera, of each avenue."""
 CUTS_A_PICTURE = 4
 LIFE_S = 600.0
 """Times are drawn from so long a piece of an avenue's life."""
@@ -73,13 +73,14 @@ def cached_sights(
     folder: Path,
     *,
     looks: int = LOOKS,
+    cuts: int = CUTS,
     processes: int = 1,
     on_avenue: Callable[[], None] = lambda: None,
 ) -> Sights:
     """Sights of several avenues, drawn once and kept in `folder`; a changed twin is drawn anew."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"avenue-{seed}-{looks}-{twin_hash()}.npz" for seed in avenues]
-    draw = partial(_draw, looks=looks)
+    paths = [folder / f"avenue-{seed}-{looks}-{cuts}-{twin_hash()}.npz" for seed in avenues]
+    draw = partial(_draw, looks=looks, cuts=cuts)
     if processes > 1:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(draw, avenues, paths):
@@ -91,11 +92,11 @@ def cached_sights(
     return _joined([Sights(**np.load(path)) for path in paths])
 
 
-def draw_sights(seed: int, *, looks: int = LOOKS) -> Sights:
-    """`looks` pictures of the search camera and as many cuts of wide pictures of one avenue."""
+def draw_sights(seed: int, *, looks: int = LOOKS, cuts: int = CUTS) -> Sights:
+    """`looks` pictures of the search camera and `cuts` of wide pictures of one avenue."""
     avenue, mount = Avenue(seed), Mount.drawn(seed)
     rng = np.random.default_rng((seed, 31))
-    rows = [*_search_looks(avenue, mount, rng, looks), *_wide_cuts(avenue, mount, rng, looks)]
+    rows = [*_search_looks(avenue, mount, rng, looks), *_wide_cuts(avenue, mount, rng, cuts)]
     images, regions, sensors, boxes, class_ids, visible = zip(*rows, strict=True)
     return Sights(
         images=np.stack(images),
@@ -131,10 +132,28 @@ def _search_looks(
     nothing = np.full((SIDE_PX, SIDE_PX), 255, np.uint8)
     for number in range(count):
         time_s = float(rng.uniform(0, LIFE_S))
-        gaze = gaze_near(wide.truth(time_s), rng, aimed=0.7)
+        around = wide.truth(time_s)
+        gaze = _gaze_at_one(around, rng) if rng.random() < 0.85 else gaze_near(around, rng, aimed=0)
         image = search.image(time_s, _smeared(gaze, rng), noise=number)
         truth = search.truth(time_s, gaze)
         yield (image, nothing, SEARCH, truth.boxes, truth.class_ids, truth.visible)
+
+
+def _gaze_at_one(truth: Truth, rng: np.random.Generator) -> Gaze:
+    """A gaze within half a field of somebody who is seen; people, who are smaller, more often."""
+    chosen = _one_of(truth, rng)
+    if chosen is None:
+        return gaze_near(truth, rng, aimed=0)
+    pan, tilt = truth.gaze_rad[chosen] + rng.uniform(-0.5, 0.5, 2) * SEARCH_FIELD_RAD
+    return Gaze(pan_rad=float(pan), tilt_rad=float(tilt))
+
+
+def _one_of(truth: Truth, rng: np.random.Generator) -> int | None:
+    """A row of somebody who is at least half visible, a person two times out of three."""
+    seen = truth.visible > 0.5
+    wanted = truth.class_ids == (PERSON if rng.random() < 2 / 3 else VEHICLE)
+    rows = np.flatnonzero(seen & wanted)
+    return int(rng.choice(rows)) if len(rows) else None
 
 
 def _smeared(gaze: Gaze, rng: np.random.Generator) -> list[Gaze]:
@@ -181,8 +200,9 @@ def _corner(
 ) -> tuple[int, int]:
     """Upper left corner of a cut, somewhere around a mover or anywhere."""
     height_px, width_px = shape
-    if near and len(truth):
-        box = truth.boxes[rng.integers(len(truth))]
+    chosen = _one_of(truth, rng) if near else None
+    if chosen is not None:
+        box = truth.boxes[chosen]
         middle = (box[:2] + box[2:]) / 2
         x, y = middle - rng.uniform(0.1, 0.9, 2) * SIDE_PX
     else:
@@ -190,9 +210,9 @@ def _corner(
     return int(np.clip(x, 0, width_px - SIDE_PX)), int(np.clip(y, 0, height_px - SIDE_PX))
 
 
-def _draw(seed: int, path: Path, looks: int) -> None:
+def _draw(seed: int, path: Path, looks: int, cuts: int) -> None:
     if not path.exists():
-        sights = draw_sights(seed, looks=looks)
+        sights = draw_sights(seed, looks=looks, cuts=cuts)
         save_arrays(path, **{field.name: getattr(sights, field.name) for field in fields(sights)})
 
 

@@ -31,6 +31,7 @@ from edgeperc.offline.score import Scores, confusion_matrix, score
 from edgeperc.offline.score_boxes import BoxScores, BoxTally, Things
 from edgeperc.offline.sight_batches import box_batch, region_batch
 from edgeperc.offline.sights import (
+    CUTS,
     LOOKS,
     SIDE_PX,
     TRAINING_AVENUES,
@@ -46,7 +47,9 @@ from edgeperc.twin.plots import REGIONS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a network is trained. avenues, looks: how much of the twin is drawn to learn from."""
+    """How a network is trained. avenues, looks, cuts: how much of the twin is drawn to learn
+    from.
+    """
 
     channels: tuple[int, ...]
     steps: int
@@ -60,6 +63,7 @@ class Settings:
     avenues: int = len(TRAINING_AVENUES)
     validation_avenues: int = len(VALIDATION_AVENUES)
     looks: int = LOOKS
+    cuts: int = CUTS
 
 
 SETTINGS = {
@@ -288,6 +292,7 @@ def _sights(
         cached_sights,
         folder=cache,
         looks=settings.looks,
+        cuts=settings.cuts,
         processes=processes,
         on_avenue=lambda: progress.advance(task),
     )
