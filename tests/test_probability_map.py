@@ -68,22 +68,23 @@ def scored(values, side, frame, share):
     return out
 
 
-def flowed(layers, labels, moved, across, down, recovery, growth):
+def flowed(layers, labels, moved, across, down, recovery, growth, fresh):
     height, width = labels.shape
     out = np.empty_like(layers)
     for k, layer in enumerate(layers):
         source = np.arange(width) - (1, -1)[k % 2] * moved[labels]
-        padded = np.pad(layer, ((0, 0), (60, 60)), constant_values=1.0)
+        outside = 1.0 if k < 2 else fresh
+        padded = np.pad(layer, ((0, 0), (60, 60)), constant_values=outside)
         shifted = np.array(
             [np.interp(source[y], np.arange(-60, width + 60), padded[y]) for y in range(height)]
         )
         reach = across.size // 2
-        padded = np.pad(shifted, ((0, 0), (reach, reach)), constant_values=1.0)
+        padded = np.pad(shifted, ((0, 0), (reach, reach)), constant_values=outside)
         blurred = sum(a * padded[:, i : i + width] for i, a in enumerate(across))
         reach = down.size // 2
         padded = np.pad(blurred, ((reach, reach), (0, 0)), mode="edge")
         blurred = sum(d * padded[i : i + height] for i, d in enumerate(down))
-        out[k] = recovery + (1 - recovery) * blurred
+        out[k] = recovery * outside + (1 - recovery) * blurred
     out[2:] += growth * out[:2]
     return out
 
@@ -147,8 +148,8 @@ def test_time_shifts_and_blurs_what_is_unseen(seed, recovery, growth, fast) -> N
     maps = Maps(seed)
     moved = np.linspace(0, fast, 256) * 64
     across, down = (np.array(w, np.float32) for w in ([0.1, 0.2, 0.4, 0.2, 0.1], [0.2, 0.5, 0.3]))
-    wanted = flowed(maps.layers, maps.labels, moved, across, down, recovery, growth)
-    kernels.flow(maps.layers, maps.labels, moved, (across, down), (recovery, growth))
+    wanted = flowed(maps.layers, maps.labels, moved, across, down, recovery, growth, 0.4)
+    kernels.flow(maps.layers, maps.labels, moved, (across, down), (recovery, growth, 0.4))
     np.testing.assert_allclose(maps.layers, wanted, rtol=2e-4, atol=1e-5)
 
 

@@ -23,6 +23,8 @@ from edgeperc.search.tracks import AGE, PX, Tracks
 
 SILENCE_S = 0.25
 """Without a word from the wide camera for so long, time passes all the same."""
+REVISIT = 0.035
+"""What a look at a track unseen for 0.4 s is worth, in targets newly found."""
 SUSPECT_S = 0.4
 """For so long a look may disprove what the wide camera suspected."""
 SPEED_VARIANCE = 9.0
@@ -136,7 +138,7 @@ class Bayes:
         np.copyto(scores[top:bottom, left:right], self.map.scores[top:bottom, left:right])
         add_revisits(
             self.tracks.rows, self.tracks.predict(t_s), (self._sight.half, self.map.cell),
-            self._visible, limits, self._sight.pd, scores,
+            self._visible, limits, REVISIT / self._sight.pd, scores,
         )  # fmt: skip
         best, chosen = -np.inf, (top, left)
         for cost_s, reach in self._sight.turns(self._grid):

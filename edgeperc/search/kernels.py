@@ -80,26 +80,29 @@ def value(layers: Map, suspected: Map, labels: Labels, rates: Vector, worth: Map
 
 @kernel()
 def flow(
-    layers: Map, labels: Labels, moved: Vector, blur: tuple[Map, Map], gains: tuple[float, float]
-) -> None:
+    layers: Map, labels: Labels, moved: Vector, blur: tuple[Map, Map],
+    gains: tuple[float, float, float],
+) -> None:  # fmt: skip
     """Let what is unseen move to the right and to the left, and blur it along rows and columns.
 
     moved: cells by label (256,). blur: odd numbers of weights with sum 1, along rows and along
     columns. Beyond the left and right border all is unseen, so targets come in from there; beyond
     the upper and lower border it is as inside. gains: share of what was seen that becomes unseen
-    wherever it is, and growth of the worth of what stays unseen.
+    wherever it is, growth of the worth of what stays unseen, and worth of what comes in.
     """
     across, down = blur
     height, width = labels.shape
     reach_x, reach_y = across.size // 2, down.size // 2
-    line = np.ones(width + 2 * reach_x, np.float32)
+    line = np.empty(width + 2 * reach_x, np.float32)
     blurred = np.empty((height + 2 * reach_y, width), np.float32)
-    recovery, growth = np.float32(gains[0]), np.float32(gains[1])
+    recovery, growth, fresh = np.float32(gains[0]), np.float32(gains[1]), np.float32(gains[2])
     for k in range(4):
         layer = layers[k]
         sign = 1.0 - 2.0 * (k % 2)
+        outside = np.float32(1.0) if k < 2 else fresh
+        line[:] = outside
         for y in range(height):
-            _shift(layer[y], labels[y], moved, sign, line[reach_x : reach_x + width])
+            _shift(layer[y], labels[y], moved, sign, outside, line[reach_x : reach_x + width])
             row = blurred[y + reach_y]
             row[:] = 0
             for i in range(across.size):
@@ -110,7 +113,7 @@ def flow(
             blurred[height + reach_y + i] = blurred[height + reach_y - 1]
         for y in range(height):
             row = layer[y]
-            row[:] = recovery
+            row[:] = recovery * outside
             for i in range(down.size):
                 weight = down[i] * (np.float32(1.0) - recovery)
                 for x in range(width):
@@ -122,15 +125,17 @@ def flow(
 
 
 @kernel()
-def _shift(row: Map, labels: Labels, moved: Vector, sign: float, out: Map) -> None:
-    """What stands in each cell after all has moved, 1 where it comes from outside."""
+def _shift(
+    row: Map, labels: Labels, moved: Vector, sign: float, outside: np.float32, out: Map
+) -> None:
+    """What stands in each cell after all has moved, `outside` where it comes from there."""
     width = row.size
     for x in range(width):
         source = x - sign * moved[labels[x]]
         lower = int(np.floor(source))
         share = np.float32(source - lower)
-        first = row[lower] if 0 <= lower < width else np.float32(1.0)
-        second = row[lower + 1] if -1 <= lower < width - 1 else np.float32(1.0)
+        first = row[lower] if 0 <= lower < width else outside
+        second = row[lower + 1] if -1 <= lower < width - 1 else outside
         out[x] = first + share * (second - first)
 
 

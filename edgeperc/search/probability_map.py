@@ -26,10 +26,12 @@ BESIDE = (3, 0.1)
 """Frame around a look in which what is left counts against it, and by what share."""
 MOTION_X, MOTION_Y = 0.3, 0.15
 """Standard deviation in grid cells by which targets leave their way in 0.1 s, along and across."""
-RECOVERY_S = 100.0
+RECOVERY_S = 300.0
 """Time in which what was seen becomes unseen, where nothing moves."""
 URGENCY_HZ = 1.0
 """By what a target that waits to be found is worth more with each second."""
+FRESH = 0.4
+"""Worth of a target that has just come in, one that was there from the beginning being worth 1."""
 SUSPECT = 0.4
 """Expected targets of a wide detection of confidence 1."""
 SUSPECT_X, SUSPECT_Y = 3.5, 2.5
@@ -164,7 +166,7 @@ class ProbabilityMap:
         kernels.flow(
             self.layers, self.labels, self.speeds.mean() * (dt_s / self.cell),
             (_gauss(MOTION_X * steps), _gauss(MOTION_Y * steps)),
-            (-math.expm1(-dt_s / RECOVERY_S), URGENCY_HZ * dt_s),
+            (-math.expm1(-dt_s / RECOVERY_S), URGENCY_HZ * dt_s, FRESH),
         )  # fmt: skip
         self.suspected *= np.float32(math.exp(-dt_s / SUSPECT_S))
         self.clutter *= np.float32(math.exp(-dt_s / CLUTTER_S))

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from edgeperc.jit import kernel
 from edgeperc.search.tracks import AGE, CONFIDENCE, NOT_WAITING, PX, SX, WAITING, Y
 
-REVISIT = 0.03
-"""What a look at a target unseen for REVISIT_S is worth, in targets newly found."""
 REVISIT_S = 0.4
 REVISIT_MOST = 8.0
 REST_S = 0.12
@@ -31,14 +29,15 @@ def add_revisits(
     sight: tuple[float, float],
     visible: tuple[float, float, float, float],
     limits: tuple[int, int, int, int],
-    pd: float,
+    value: float,
     scores: NDArray[np.float32],
 ) -> None:
-    """Add to the scores of looks what each track that they cover is worth, over pd.
+    """Add to the scores of looks what each track that they cover is worth.
 
     rows, predicted: of tracks. sight: half-width of a look, and width of a map cell. visible: first
     and last x and y that any look sees; tracks beyond are sought there. limits: first and after the
-    last row and column of scores. Source of the worth: search.md, section 4.
+    last row and column of scores. value: of a sure track unseen for REVISIT_S; it grows with the
+    square of the age, as a sum of ages that the look resets does.
     """
     half, cell = sight
     top, bottom, left, right = limits
@@ -47,8 +46,8 @@ def add_revisits(
         if age_s < REST_S or rows[k, WAITING] != NOT_WAITING:
             continue
         sharp = min(1.0, half / max(1.3 * deviation, 1e-9))
-        worth = REVISIT * min((age_s / REVISIT_S) ** 3, REVISIT_MOST)
-        gain = np.float32(worth * rows[k, CONFIDENCE] * sharp / pd)
+        worth = value * min((age_s / REVISIT_S) ** 2, REVISIT_MOST)
+        gain = np.float32(worth * rows[k, CONFIDENCE] * sharp)
         near = max(half - EDGE - SURE * deviation, CLOSEST * half)
         spare = half - near
         x = min(max(predicted[k, PX], visible[0] + spare), visible[1] - spare)
