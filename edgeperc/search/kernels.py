@@ -21,6 +21,9 @@ Map: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.uint8]
 Vector: TypeAlias = NDArray[np.float64]
 
+FARTHEST = 60
+"""Cells that targets move at most between two calls of `flow`; farther ones count as these."""
+
 
 @kernel()
 def look(
@@ -96,18 +99,25 @@ def flow(
     line = np.empty(width + 2 * reach_x, np.float32)
     blurred = np.empty((height + 2 * reach_y, width), np.float32)
     recovery, growth, fresh = np.float32(gains[0]), np.float32(gains[1]), np.float32(gains[2])
+    padded = np.empty(width + 2 * FARTHEST + 2, np.float32)
+    starts, shares = np.empty(moved.size, np.int64), np.empty(moved.size, np.float32)
     for k in range(4):
         layer = layers[k]
-        sign = 1.0 - 2.0 * (k % 2)
         outside = np.float32(1.0) if k < 2 else fresh
         line[:] = outside
+        padded[:] = outside
+        for label in range(moved.size):
+            by = min(moved[label], float(FARTHEST))
+            source = FARTHEST - by if k % 2 == 0 else FARTHEST + by
+            starts[label] = int(source)
+            shares[label] = source - starts[label]
         for y in range(height):
-            _shift(layer[y], labels[y], moved, sign, outside, line[reach_x : reach_x + width])
+            padded[FARTHEST : FARTHEST + width] = layer[y]
+            _shift(padded, labels[y], starts, shares, line[reach_x : reach_x + width])
             row = blurred[y + reach_y]
             row[:] = 0
             for i in range(across.size):
-                for x in range(width):
-                    row[x] += across[i] * line[x + i]
+                _add(row, across[i], line[i : i + width])
         for i in range(reach_y):
             blurred[i] = blurred[reach_y]
             blurred[height + reach_y + i] = blurred[height + reach_y - 1]
@@ -115,28 +125,29 @@ def flow(
             row = layer[y]
             row[:] = recovery * outside
             for i in range(down.size):
-                weight = down[i] * (np.float32(1.0) - recovery)
-                for x in range(width):
-                    row[x] += weight * blurred[y + i, x]
+                _add(row, down[i] * (np.float32(1.0) - recovery), blurred[y + i])
     for k in range(2):
         for y in range(height):
-            for x in range(width):
-                layers[k + 2, y, x] += growth * layers[k, y, x]
+            _add(layers[k + 2, y], growth, layers[k, y])
 
 
-@kernel()
-def _shift(
-    row: Map, labels: Labels, moved: Vector, sign: float, outside: np.float32, out: Map
-) -> None:
-    """What stands in each cell after all has moved, `outside` where it comes from there."""
-    width = row.size
-    for x in range(width):
-        source = x - sign * moved[labels[x]]
-        lower = int(np.floor(source))
-        share = np.float32(source - lower)
-        first = row[lower] if 0 <= lower < width else outside
-        second = row[lower + 1] if -1 <= lower < width - 1 else outside
-        out[x] = first + share * (second - first)
+@kernel(inline="always")
+def _add(to: Map, weight: np.float32, values: Map) -> None:
+    for x in range(to.size):
+        to[x] += weight * values[x]
+
+
+@kernel(inline="always")
+def _shift(padded: Map, labels: Labels, starts: NDArray[np.int64], shares: Map, out: Map) -> None:
+    """What stands in each cell after all has moved.
+
+    padded: the row with what lies outside. starts, shares: by label, how much further on in it the
+    first of two cells is from which a cell's content comes, and the share of the second.
+    """
+    for x in range(out.size):
+        first = np.uint64(x + starts[labels[x]])  # unsigned: no test for a negative index
+        before, after = padded[first], padded[first + np.uint64(1)]
+        out[x] = before + shares[labels[x]] * (after - before)
 
 
 @kernel()
@@ -153,25 +164,50 @@ def score(
     """
     frame, share = beside
     top, bottom, left, right = part
-    first_y, first_x = max(top - frame, 0), max(left - frame, 0)
-    last_y = min(bottom - 1 + side + frame, worth.shape[0])
-    last_x = min(right - 1 + side + frame, worth.shape[1])
-    # Sums over everything above and to the left, in double precision, so that equal is equal.
-    sums = np.zeros((last_y - first_y + 1, last_x - first_x + 1))
-    for y in range(1, sums.shape[0]):
-        total = 0.0
-        for x in range(1, sums.shape[1]):
-            total += worth[first_y + y - 1, first_x + x - 1]
-            sums[y, x] = total
-        for x in range(1, sums.shape[1]):
-            sums[y, x] += sums[y - 1, x]
-    for row in range(top, bottom):
-        y0, y1 = row - first_y, row + side - first_y
-        upper, lower = sums[y0], sums[y1]
-        above, below = sums[max(y0 - frame, 0)], sums[min(y1 + frame, sums.shape[0] - 1)]
-        for column in range(left, right):
-            x0, x1 = column - first_x, column + side - first_x
-            before, after = max(x0 - frame, 0), min(x1 + frame, sums.shape[1] - 1)
-            inner = lower[x1] - lower[x0] - upper[x1] + upper[x0]
-            outer = below[after] - below[before] - above[after] + above[before]
-            scores[row, column] = inner - share * (outer - inner)
+    wide = side + 2 * frame
+    sums = _sums(worth, top - frame, left - frame, bottom - top + wide, right - left + wide)
+    for row in range(bottom - top):
+        above, below = sums[row], sums[row + wide]
+        upper, lower = sums[row + frame], sums[row + frame + side]
+        _squares(
+            (upper[frame:], upper[frame + side :], lower[frame:], lower[frame + side :]),
+            (above, above[wide:], below, below[wide:]),
+            share,
+            scores[top + row, left:right],
+        )
+
+
+@kernel(inline="always")
+def _squares(
+    inner: tuple[Vector, Vector, Vector, Vector],
+    outer: tuple[Vector, Vector, Vector, Vector],
+    share: float,
+    out: Map,
+) -> None:
+    """One row of scores by the corners of inner and outer squares: both above, both below."""
+    for x in range(out.size):
+        within = inner[3][x] - inner[2][x] - inner[1][x] + inner[0][x]
+        whole = outer[3][x] - outer[2][x] - outer[1][x] + outer[0][x]
+        out[x] = within - share * (whole - within)
+
+
+@kernel()
+def _sums(values: Map, top: int, left: int, rows: int, columns: int) -> Vector:
+    """Sums over all above and to the left within a rectangle, with zeros beyond the map.
+
+    In double precision, so that equal squares have equal scores. Returns (rows, columns).
+    """
+    height, width = values.shape
+    sums = np.zeros((rows, columns))
+    first, last = max(-left, 0), min(width - left, columns - 1)
+    for y in range(1, rows):
+        row = sums[y]
+        if 0 <= top + y - 1 < height:
+            total = 0.0
+            for x in range(first, last):
+                total += values[top + y - 1, left + x]
+                row[x + 1] = total
+            row[last + 1 :] = total
+        for x in range(columns):
+            row[x] += sums[y - 1, x]
+    return sums
