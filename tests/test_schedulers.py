@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgeperc import plugin
+from edgeperc.errors import ConfigError
 from edgeperc.search.bayes import Bayes
 from edgeperc.search.grid import Grid
 from edgeperc.search.paper import SAMPLES, Paper, paper_wide
@@ -275,3 +277,29 @@ def test_costs_of_turns_reach_everywhere_and_grow() -> None:
 
 def test_the_prior_is_even_where_no_weight_is_present() -> None:
     np.testing.assert_allclose(region_prior(street(), {9: 1.0}), 1 / (256 * 128))
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ({"scheduler": "bayes", "expected": 0.0}, "expected"),
+        ({"scheduler": "bayes", "expectation": 3.0}, "expectation"),
+        ({"scheduler": "raster", "seed": -1}, "seed"),
+        ({"scheduler": "paper", "seed": "one"}, "seed"),
+    ],
+)
+def test_options_of_an_operator_are_checked(table, complaint, tmp_path) -> None:
+    injected = {"grid": GRID, "sight": SIGHT}
+    with pytest.raises(ConfigError, match=complaint):
+        plugin.prepare(
+            table, kind="scheduler", where="[search]", folder=tmp_path, injected=injected
+        )
+
+
+def test_an_operator_may_say_how_many_targets_to_expect(tmp_path) -> None:
+    make = plugin.prepare(
+        {"scheduler": "bayes", "expected": 5.0},
+        kind="scheduler", where="[search]", folder=tmp_path,
+        injected={"grid": GRID, "sight": SIGHT},
+    )  # fmt: skip
+    assert make().snapshot(0.0)[0].sum() == pytest.approx(5.0, rel=0.02)

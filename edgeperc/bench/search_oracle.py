@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeperc.bench.search_world import World
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells
-from edgeperc.search.schedulers import Place, Sight
+from edgeperc.search.schedulers import Place, Seed, Sight
 
 CLOSE = 9.0
 """Cells within which targets are looked at together."""
@@ -21,7 +21,7 @@ class Oracle:
 
     dropped = 0
 
-    def __init__(self, grid: Grid, sight: Sight, *, seed: int = 0) -> None:
+    def __init__(self, grid: Grid, sight: Sight, *, seed: Seed = 0) -> None:
         self._grid, self._sight = grid, sight
         self._world: World | None = None
 

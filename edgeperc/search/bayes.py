@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells, Intake
 from edgeperc.search.probability_map import ProbabilityMap
 from edgeperc.search.revisits import add_revisits
-from edgeperc.search.schedulers import Place, Sight
+from edgeperc.search.schedulers import Place, Seed, Sight
 from edgeperc.search.tracks import AGE, PX, Tracks
 
 SILENCE_S = 0.25
@@ -27,6 +29,8 @@ REVISIT = 0.035
 """What a look at a track unseen for 0.4 s is worth, in targets newly found."""
 SUSPECT_S = 0.4
 """For so long a look may disprove what the wide camera suspected."""
+SUSPECTS = 400
+"""Suspicions that are remembered."""
 SPEED_VARIANCE = 9.0
 """A track's speed counts once it is this sure, cells^2/s^2."""
 LOST_MASS = 0.3
@@ -44,9 +48,20 @@ class _Look:
 
 
 class Bayes:
-    """Expected undetected targets, tracks, and the look that is worth most."""
+    """Expected undetected targets, tracks, and the look that is worth most.
 
-    def __init__(self, grid: Grid, sight: Sight, *, seed: int = 0, expected: float = 20.0) -> None:
+    expected: targets in the whole field, about; corrected by what is found. seed: not needed, as
+    nothing is drawn.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        sight: Sight,
+        *,
+        seed: Seed = 0,
+        expected: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0,
+    ) -> None:
         self.map = ProbabilityMap(grid, sight, expected=expected)
         self.tracks = Tracks()
         self._grid, self._sight = grid, sight
@@ -79,7 +94,7 @@ class Bayes:
             self.map.suspect(x, y, confidence)
         if len(new):
             fresh = np.column_stack([new[:, :2], np.full(len(new), t_s)])
-            self._suspects = np.vstack([self._suspects, fresh])
+            self._suspects = np.vstack([self._suspects, fresh])[-SUSPECTS:]
         self.map.rescore()
 
     def step(self, t_s: float) -> Place:

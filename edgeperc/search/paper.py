@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeperc.search.grid import Grid
 from edgeperc.search.intake import Cells, Intake
 from edgeperc.search.prior import region_prior
-from edgeperc.search.schedulers import Place, Sight, draw_cells
+from edgeperc.search.schedulers import Place, Seed, Sight, draw_cells
 
 SAMPLES = 145
 AROUND = int(0.8 * SAMPLES)
@@ -34,7 +34,7 @@ class Paper:
     """
 
     def __init__(
-        self, grid: Grid, sight: Sight, *, seed: int = 0, wide_prior: bool = False
+        self, grid: Grid, sight: Sight, *, seed: Seed = 0, wide_prior: bool = False
     ) -> None:
         self._grid, self._sight = grid, sight
         self._wide_prior = wide_prior
@@ -142,6 +142,6 @@ class Paper:
             yield x, y
 
 
-def paper_wide(grid: Grid, sight: Sight, *, seed: int = 0) -> Paper:
+def paper_wide(grid: Grid, sight: Sight, *, seed: Seed = 0) -> Paper:
     """`Paper` whose prior the wide camera raises, for comparison."""
     return Paper(grid, sight, seed=seed, wide_prior=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Annotated, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,9 @@ from edgeperc.search.prior import region_prior
 
 Place: TypeAlias = tuple[float, float]
 """x and y in cells."""
+
+
+Seed: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,22 +155,22 @@ class Blind:
         return np.zeros(self._grid.shape, np.float32), np.empty((0, 4))
 
 
-def raster(grid: Grid, sight: Sight, *, seed: int = 0) -> Blind:
+def raster(grid: Grid, sight: Sight, *, seed: Seed = 0) -> Blind:
     """Sweep the whole grid row by row, to and fro."""
     return Blind(_sweep(0.0), grid, sight, seed)
 
 
-def raster_region(grid: Grid, sight: Sight, *, seed: int = 0) -> Blind:
+def raster_region(grid: Grid, sight: Sight, *, seed: Seed = 0) -> Blind:
     """Sweep the windows that hold more than 0.2 % of the prior."""
     return Blind(_sweep(2e-3), grid, sight, seed)
 
 
-def uniform(grid: Grid, sight: Sight, *, seed: int = 0) -> Blind:
+def uniform(grid: Grid, sight: Sight, *, seed: Seed = 0) -> Blind:
     """Look anywhere."""
     return Blind(lambda prior, s, rng: _drawn(np.ones(prior.shape), rng), grid, sight, seed)
 
 
-def ppm_iid(grid: Grid, sight: Sight, *, seed: int = 0) -> Blind:
+def ppm_iid(grid: Grid, sight: Sight, *, seed: Seed = 0) -> Blind:
     """Look at cells drawn from the prior, each time anew."""
     return Blind(lambda prior, s, rng: _drawn(prior, rng), grid, sight, seed)
 
