@@ -104,3 +104,17 @@ def test_held_out_pictures_are_those_of_a_search(model: ModelFolder) -> None:
     assert (camera, image.shape) == (0, (view.height_px, view.width_px))
     assert len(truth.boxes) == len(truth.visible)
     assert isinstance(Detector(model), Detector)
+
+
+def test_the_bundled_networks_know_an_avenue_that_they_were_not_trained_on() -> None:
+    """Far below what the cards say, which is measured on more pictures."""
+    boxes = evaluate("finder-twin", f"twin:{SEED}")
+    search = boxes.scores["search"]  # type: ignore[union-attr, index]
+    assert search.pd > 0.7
+    assert search.false_per_look < 0.3
+    assert 0.3 < search.variance_ratio < 2
+    assert boxes.scores["wide"].ap50["vehicle"] > 0.8  # type: ignore[union-attr, index]
+    regions = evaluate("regions-twin", f"twin:{SEED}")
+    wide = regions.scores["wide"]  # type: ignore[union-attr, index]
+    assert wide.accuracy > 0.8
+    assert wide.iou["road"] > 0.5
