@@ -30,7 +30,7 @@ def test_a_track_is_a_kalman_filter() -> None:
     rng = np.random.default_rng(0)
     times_s = np.cumsum(rng.uniform(0.1, 0.3, 12))
     places = 50 + 8 * times_s + rng.normal(0, 0.1, 12)
-    followed = Tracks()
+    followed = Tracks(0.92)
     followed.add(times_s[0], seen((places[0], 20)))
     for t_s, x in zip(times_s[1:], places[1:], strict=True):
         hits, new = followed.update(t_s, seen((x, 20)))
@@ -50,7 +50,7 @@ def test_a_track_is_a_kalman_filter() -> None:
 
 
 def test_each_detection_goes_to_the_nearest_track_and_each_track_takes_one() -> None:
-    followed = Tracks()
+    followed = Tracks(0.92)
     followed.add(0.0, seen((10, 10), (40, 10)))
     hits, new = followed.update(0.1, seen((40.2, 10), (40.4, 10), (90, 50)))
     assert hits.tolist() == [False, True]
@@ -58,7 +58,7 @@ def test_each_detection_goes_to_the_nearest_track_and_each_track_takes_one() -> 
 
 
 def test_tracks_are_dropped_when_missed_unseen_or_outside() -> None:
-    followed = Tracks()
+    followed = Tracks(0.92)
     followed.add(0.0, seen((10, 10), (40, 10), (100, 10), (200, 10)))
     followed.rows[2, tracks.SPEED] = 200.0
     for _ in range(3):
@@ -71,7 +71,7 @@ def test_tracks_are_dropped_when_missed_unseen_or_outside() -> None:
 
 
 def test_a_sight_ends_a_row_of_misses() -> None:
-    followed = Tracks()
+    followed = Tracks(0.92)
     followed.add(0.0, seen((10, 10)))
     for _ in range(2):
         followed.miss(np.array([True]))
@@ -82,9 +82,16 @@ def test_a_sight_ends_a_row_of_misses() -> None:
 
 
 def test_there_are_never_too_many_and_the_newest_stay() -> None:
-    followed = Tracks()
+    followed = Tracks(0.92)
     for k in range(4):
         places = [(float(x), 10.0 * k) for x in range(100)]
         followed.add(float(k), seen(*places))
     assert len(followed) == MOST
     assert (followed.rows[:, tracks.LAST] >= 1.0).all()
+
+
+def test_the_worse_the_detector_the_more_misses_a_track_survives() -> None:
+    assert Tracks(0.92).misses_most == 3
+    assert Tracks(0.75).misses_most == 6
+    assert Tracks(1.0).misses_most == 2
+    assert Tracks(0.0).misses_most < 100

@@ -63,7 +63,7 @@ class Bayes:
         expected: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0,
     ) -> None:
         self.map = ProbabilityMap(grid, sight, expected=expected)
-        self.tracks = Tracks()
+        self.tracks = Tracks(sight.pd)
         self._grid, self._sight = grid, sight
         self._intake = Intake(grid)
         self._last: Place = (grid.width / 2, grid.height / 2)

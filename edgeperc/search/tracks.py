@@ -6,6 +6,8 @@ search.md, section 4.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,8 @@ ACCELERATION = 40.0
 NOISE = 0.03
 """Variance of a measured x, cells^2."""
 NEW_SPEED_VARIANCE = 100.0
-MISSES_MOST = 3
+CHANCE = 6e-4
+"""A track is given up when it would be missed so often by chance no oftener than this."""
 UNSEEN_MOST_S = 4.0
 OUTSIDE_MOST = 2.0
 FRESH_S = 0.1
@@ -37,10 +40,15 @@ PX, SX, AGE = range(3)
 
 
 class Tracks:
-    """Rows of numbers, one a target. rows: (N, 10) float64, columns as above."""
+    """Rows of numbers, one a target. rows: (N, 10) float64, columns as above.
 
-    def __init__(self) -> None:
+    pd: how probably a look detects a target.
+    """
+
+    def __init__(self, pd: float) -> None:
         self.rows = np.empty((0, COLUMNS))
+        missed = min(max(1 - pd, 1e-3), 0.9)
+        self.misses_most = max(2, math.ceil(math.log(CHANCE) / math.log(missed)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +91,7 @@ class Tracks:
         predicted = self.predict(t_s)
         x, age_s = predicted[:, PX], predicted[:, AGE]
         outside = (x < -OUTSIDE_MOST) | (x > width + OUTSIDE_MOST)
-        gone = outside | (age_s > UNSEEN_MOST_S) | (self.rows[:, MISSES] >= MISSES_MOST)
+        gone = outside | (age_s > UNSEEN_MOST_S) | (self.rows[:, MISSES] >= self.misses_most)
         if not gone.any():
             return np.empty((0, 2))
         places = np.stack([x[gone & ~outside], self.rows[gone & ~outside, Y]], axis=1)
