@@ -451,7 +451,7 @@ def calibrate(
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(metavar="[SUITE]", help="Which figures: events or search.")
+        str, typer.Argument(metavar="[SUITE]", help="Which figures: events, search, calibration.")
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
     recording: Annotated[

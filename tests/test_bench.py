@@ -4,6 +4,7 @@ import json
 import sys
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +155,20 @@ def test_the_events_suite_measures_everything_without_an_import(tmp_path, monkey
     assert wanted <= set(figures.metrics)
     assert all(value > 0 for value in figures.metrics.values())
     assert any("random weights" in note for note in figures.notes)
+
+
+def test_the_calibration_suite_fits_every_model_at_every_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from edgeperc.bench import calibration
+
+    monkeypatch.setattr(calibration, "SEEDS", 1)
+    monkeypatch.setattr(calibration, "TESTS", 50)
+    monkeypatch.setattr(calibration, "_twin_miss_px", lambda: np.array([3.0, 4.0]))
+    figures = Figures()
+    calibration.measure(figures)
+    assert len(figures.metrics) == 11
+    assert figures.metrics["twin_rms_px"] == pytest.approx(np.sqrt(12.5), abs=1e-3)
+    assert figures.metrics["cubic_1z_rms_px_10_60m"] < figures.metrics["cubic_rms_px_10_60m"] / 3
+    with pytest.raises(ConfigError, match="not on a recording"):
+        calibration.measure(Figures(), Path("x.aedat4"))

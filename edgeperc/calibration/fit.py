@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -275,22 +276,22 @@ def _fit_polynomial_of(
             "the points do not determine the ten terms of a cubic",
             hint="look at points in at least four rows and four columns",
         )
-    start: Array = np.zeros((count, 2))
-    start[:10] = np.linalg.lstsq(design[:, :10], points.gaze, rcond=None)[0]
-    prior_sd = np.repeat(np.where(np.arange(count) < 10, np.inf, _PARALLAX_SD), 2)
+    start: Array = np.zeros((2, count))
+    start[:, :10] = np.linalg.lstsq(design[:, :10], points.gaze, rcond=None)[0].T
+    prior_sd = np.where(np.arange(count) < 10, np.inf, _PARALLAX_SD)
     unit = view.px_per_rad
 
-    def residual(values: Array) -> Array:
-        miss: Array = (design @ values.reshape(count, 2) - points.gaze) * unit
-        return miss.ravel()
+    def fitted(axis: int) -> Array:
+        return _robust(
+            lambda values: (design @ values - points.gaze[:, axis]) * unit,
+            start[axis],
+            lambda _values: design * unit,
+            prior_sd=prior_sd,
+            least_sigma=_LEAST_SIGMA_PX,
+        )
 
-    def slopes(_values: Array) -> Array:
-        return np.asarray(np.kron(design, np.eye(2)) * unit, np.float64)
-
-    values = _robust(
-        residual, start.ravel(), slopes, prior_sd=prior_sd, least_sigma=_LEAST_SIGMA_PX
-    )
-    return replace(blank, coefficients=values.reshape(count, 2).T)
+    # Together, pan and tilt would give every singular value twice, on which LAPACK may fail.
+    return replace(blank, coefficients=np.stack([fitted(0), fitted(1)]))
 
 
 def _fit_physical(points: Points, guess: Polynomial, lens: IdealLens, focal_px: float) -> Physical:
@@ -338,14 +339,18 @@ def _robust(
             assert slopes
             return np.concatenate([slopes(at) / sigma, prior])
 
-        found = least_squares(
+        solve = partial(
+            least_squares,
             scaled,
             values,
             jac=steepness if slopes else "2-point",
             loss=lambda z: _huber(z, count),
             max_nfev=200,
         )
-        values = found.x
+        try:
+            values = solve().x
+        except np.linalg.LinAlgError:  # LAPACK's divide and conquer gave up on a sound matrix
+            values = solve(tr_solver="lsmr").x
     if not np.isfinite(values).all():
         raise DataError("the fit does not converge", hint="are the points what they should be?")
     return values

@@ -6,17 +6,15 @@ What the search camera sees is the wide picture at the places that the two mirro
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
 import threading
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from edgeperc.bench.two_mirrors import TwoMirrors
 from edgeperc.clock import Clock
 from edgeperc.errors import DeviceError
 from edgeperc.packet import Frame, Gaze, GazeRange, Mirror, Stamp
@@ -29,22 +27,11 @@ DEPTH_M = 30.0
 WIDE_RAD = 2 * np.arctan(480 / 475)
 
 
-def two_mirrors() -> Any:
-    """The truth of conftest.py, a quarter of its picture; loadable wherever this file is."""
-    name = "two_mirror_truth"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("conftest.py"))
-        assert spec
-        assert spec.loader
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name].TwoMirrors(focal_px=475.0, centre_px=(480.0, 270.0))
-
-
 def wide_px_of(gaze: Any) -> Any:
     """Where gazes, (N, 2) rad, really are in the wide picture."""
     volt = np.asarray(gaze, np.float64).reshape(-1, 2) / np.radians(4.0)
-    return two_mirrors().wide_px(volt, np.full(len(volt), DEPTH_M))
+    truth = TwoMirrors(focal_px=475.0, centre_px=(480.0, 270.0))
+    return truth.wide_px(volt, np.full(len(volt), DEPTH_M))
 
 
 @lru_cache

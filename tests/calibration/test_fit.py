@@ -217,3 +217,9 @@ def test_two_rows_of_points_do_not_make_a_cubic(truth: Any) -> None:
     gaze = (wide_px - (1920, 1080)) / 1900 * (1, -1)
     with pytest.raises(DataError, match="do not determine the ten terms"):
         fit(Points(wide_px, gaze), truth.lens, truth.view)
+
+
+def test_a_grid_on_which_lapack_fails_is_fitted_all_the_same(truth: Any) -> None:
+    """With pan and tilt in one matrix, this one's singular values came twice."""
+    found = fit(truth.grid(20, 8, (5.0, 60.0)), truth.lens, truth.view)
+    assert {one.model.name for one in found.fits} == {"cubic", "cubic-1z", "physical"}
