@@ -87,7 +87,7 @@ class Truth:
     def grid(
         self, seed: int, side: int, depth_m: tuple[float, float], noise_px: float = 0.5
     ) -> Points:
-        """side x side commands over +-4.5 V, as a calibration takes them."""
+        """Commands in a square of side x side over +-4.5 V, as a calibration takes them."""
         steps = np.linspace(-4.5, 4.5, side)
         volt = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
         return self._seen(np.random.default_rng(seed), volt, depth_m, noise_px)
