@@ -249,6 +249,7 @@ def test_the_prior_is_trusted_until_looks_contradict_it() -> None:
     assert begin.rates[1] > 20 * begin.rates[0]
     as_promised = told([1] * 5, {1: 25.0})
     assert as_promised.trust > 0.97
+    assert told([], {1: 50.0}).trust < 0.1
     contradicted = told([0, 0, 0], {1: 25.0, 0: 100.0})
     assert contradicted.trust < 0.05
     # Then all cells are nearly alike, though nobody has looked at most of them.

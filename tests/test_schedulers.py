@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from edgeperc import plugin
 from edgeperc.errors import ConfigError
 from edgeperc.search.bayes import Bayes
 from edgeperc.search.grid import Grid
+from edgeperc.search.intake import Intake
 from edgeperc.search.paper import SAMPLES, Paper, paper_wide
 from edgeperc.search.prior import region_prior
 from edgeperc.search.schedulers import Sight, draw_cells, ppm_iid, raster, raster_region, uniform
@@ -180,6 +181,7 @@ def test_bayes_follows_a_target_that_moves() -> None:
     seen = follow(scheduler, 6.0, lambda t_s: (30 + 17 * t_s, 65.0))
     assert seen[0] < 0.5
     assert max(np.diff(seen)) < 0.8
+    assert scheduler.map.speeds.mean()[1] == pytest.approx(17, abs=3)
     _, tracks = scheduler.snapshot(6.0)
     assert np.abs(tracks[:, 0] - (30 + 17 * 6.0)).min() < 2
 
@@ -222,19 +224,20 @@ def test_bayes_does_not_look_twice_before_it_knows() -> None:
 
 def test_bayes_does_not_look_at_a_track_twice_before_it_knows() -> None:
     scheduler = on_street(Bayes(GRID, SIGHT))
-    last = scheduler.step(0.0)
-    scheduler.observe(0.0, last, np.array([[*last, 0.9]]))
-    target = np.array(last)
+    target = (100.0, 30.0)
+    scheduler.observe(0.0, scheduler.step(0.0), np.array([[*target, 0.9]]))
+    scheduler.wide(0.3, NONE)
+    scheduler.map.layers[:] = 0.0  # nothing else is worth a look
+    scheduler.map.renew()
     near = []
-    for number in range(1, 200):
-        gaze = scheduler.step(number * SLOT_S)
-        near.append(np.abs(np.array(gaze) - target).max() <= 4)
-        if number > 1:
-            # It is never seen again, which the scheduler hears one look late.
-            scheduler.observe(number * SLOT_S, last, NONE)
+    last = None
+    for number in range(4):
+        gaze = scheduler.step(0.4 + number * SLOT_S)
+        near.append(bool(np.abs(np.subtract(gaze, target)).max() <= SIGHT.half))
+        if last:
+            scheduler.observe(0.4 + number * SLOT_S, last, NONE)
         last = gaze
-    assert sum(near) >= 3
-    assert not any(a and b for a, b in pairwise(near))
+    assert near == [True, False, True, False]
 
 
 def test_bayes_looks_again_where_a_look_was_lost_or_went_elsewhere() -> None:
@@ -250,17 +253,23 @@ def test_bayes_looks_again_where_a_look_was_lost_or_went_elsewhere() -> None:
         assert any(np.abs(np.subtract(gaze, gazes[0])).max() < 4 for gaze in later), measured
 
 
-def test_bayes_keeps_to_near_looks_where_far_ones_cost_a_slot_more() -> None:
-    """With slots of 1 ms a turn of 9 deg costs one more, so looks go side by side."""
-    turns = {}
-    for slot_s in (1 / 120, 1e-3):
-        labels = np.zeros(GRID.shape, np.uint8)
-        labels[20:30] = labels[100:110] = 1
+def test_bayes_weighs_what_a_look_is_worth_against_its_time() -> None:
+    """With slots of 1 ms the far one takes twice as long, with usual ones no longer."""
+    for slot_s, chosen in ((1 / 120, 1), (1e-3, 0)):
         scheduler = Bayes(GRID, Sight(slot_s=slot_s))
-        scheduler.regions(0.0, labels, WEIGHTS)
-        gazes = gazes_of(scheduler, 40)
-        turns[slot_s] = np.abs(np.diff(gazes, axis=0)).max(axis=1).mean()
-    assert turns[1e-3] <= turns[1 / 120] + 1
+        x, y = scheduler.step(0.0)
+        suspects = np.array([[x + 15, y, 0.5], [225.0, 12.0, 0.95]])
+        scheduler.wide(0.01, suspects)
+        gaze = scheduler.step(0.01)
+        assert np.abs(np.subtract(gaze, suspects[chosen, :2])).max() < SIGHT.half
+
+
+def test_time_stands_still_until_a_late_clock_has_caught_up() -> None:
+    intake = Intake(GRID)
+    times = [intake.time(t_s) for t_s in (5.0, 4.9, np.nan, 5.1)]
+    assert times == [5.0, 5.0, 5.0, 5.1]
+    put_back = [intake.time(t_s) for t_s in (1.0, 1.1, 1.3)]
+    np.testing.assert_allclose(put_back, [5.1, 5.2, 5.4])
 
 
 def test_costs_of_turns_reach_everywhere_and_grow() -> None:

@@ -71,6 +71,8 @@ def test_targets_that_leave_are_replaced_by_others() -> None:
     for step in range(1, 1200):
         here.advance(step / 120)
         assert ((here.targets.x >= 0) & (here.targets.x <= GRID.width)).all()
+        born_now = np.take(here.births_s, here.targets.identity) == here.now_s
+        assert np.isin(here.targets.x[born_now], (0.5, GRID.width - 0.5)).all()
     assert len(here.births_s) > 22
     assert len(set(here.targets.identity)) == 20
     newest = here.births_s[-1]
