@@ -105,11 +105,16 @@ def find_card(name: str) -> ModelFolder:
 
 
 def names(shelf: Shelf) -> dict[str, Path]:
-    """Every name on a shelf and where it is found first, sorted by name."""
+    """Every name on a shelf and where it is found first, sorted by name.
+
+    A file with a second ending, such as `rig.calibration.toml`, belongs to another one.
+    """
     pattern = "*/model.toml" if shelf == "models" else "*.toml"
     found: dict[str, Path] = {}
     for root in roots():
         for path in sorted((root / shelf).glob(pattern)):
+            if shelf != "models" and "." in path.stem:
+                continue
             found.setdefault(path.parent.name if shelf == "models" else path.stem, path)
     return dict(sorted(found.items()))
 

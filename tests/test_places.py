@@ -94,3 +94,11 @@ def test_what_ships_with_the_package_is_found(home: Path) -> None:
     app, path = places.find_app("events")
     assert app.rig == "twin"
     assert path.parent.parent == places.share()
+
+
+def test_a_file_that_belongs_to_a_rig_is_no_rig(home: Path) -> None:
+    (Path.cwd() / "devices").mkdir()
+    for name in ("mine.toml", "mine.calibration.toml"):
+        (Path.cwd() / "devices" / name).write_text("")
+    assert "mine" in places.names("devices")
+    assert "mine.calibration" not in places.names("devices")
