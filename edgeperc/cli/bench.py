@@ -1,0 +1,73 @@
+"""The verb bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeperc.cli.root import app
+from edgeperc.errors import ConfigError
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="[SUITE]", help="Which figures: events, search, calibration.")
+    ] = "events",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="events: measure on its windows instead of the twin's.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="A-B", help="search: worlds to search in.")
+    ] = None,
+    targets: Annotated[int | None, typer.Option(help="search: how many there are.")] = None,
+    pd: Annotated[
+        float | None, typer.Option(help="search: how probably a look detects a target.")
+    ] = None,
+    slot_ms: Annotated[
+        float | None, typer.Option(help="search: time between looks; 0 as fast as it goes.")
+    ] = None,
+    scheduler: Annotated[
+        list[str] | None, typer.Option(help="search: compare this one, too; may be repeated.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="search: draw found-over-time curves into this PNG.")
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="search: also on the twin, in real time.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
+    ] = None,
+) -> None:
+    """Measure speed, as ratios within one run, or how well schedulers search."""
+    from edgeperc.bench import run
+
+    chosen: dict[str, Any] = {
+        **_first_and_last(seeds),
+        **({"schedulers": tuple(scheduler)} if scheduler else {}),
+        **{"targets": targets, "pd": pd, "slot_ms": slot_ms, "plot": plot},
+        **({"realtime_s": seconds or 60.0} if realtime or seconds else {}),
+    }
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    if suite != "search":
+        if chosen:
+            raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for bench search")
+        run(suite, json_file, recording=recording)
+        return
+    from edgeperc.bench.search import Settings
+
+    run(suite, json_file, recording=recording, settings=Settings(**chosen))
+
+
+def _first_and_last(seeds: str | None) -> dict[str, int]:
+    """--seeds A-B as settings of the search suite; one number is one world."""
+    if seeds is None:
+        return {}
+    first, _, last = seeds.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or seeds.isdecimal())):
+        raise ConfigError(f"--seeds {seeds}: must be two numbers, such as 300-319")
+    return {"first_seed": int(first), "last_seed": int(last or first)}

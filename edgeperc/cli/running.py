@@ -1,0 +1,143 @@
+"""Verbs that run an app or watch one: serve, replay, check, watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from edgeperc.cli.root import AsJson, Seconds, app
+from edgeperc.cli.say import fail_on, print_json
+from edgeperc.errors import ConfigError
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    duration_s: Seconds = None,
+) -> None:
+    """Run an app and stream its results; by default the built-in digital twin's.
+
+    Shows rate, latency and drops of every stage until Ctrl-C.
+    """
+    from edgeperc.serve import serve as run_app
+
+    run = run_app(name, duration_s=duration_s)
+    fail_on(run.errors, run.hints)
+
+
+@app.command()
+def replay(
+    recording: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECORDING]", help="A file or ROS 2 bag folder; left out, the app's twin."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model by name or folder.")] = None,
+    app_name: Annotated[str | None, typer.Option("--app", help="Use an app's pipelines.")] = None,
+    speed: Annotated[
+        str, typer.Option(help="1.0 is real time; `max` as fast as possible.")
+    ] = "1.0",
+    start_s: Annotated[float, typer.Option(min=0.0, help="Skip this much of the recording.")] = 0.0,
+    duration_s: Seconds = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for labels, results.jsonl, summary.json.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Also stream the results by gRPC, as HOST:PORT.")
+    ] = None,
+    render: Annotated[
+        Path | None, typer.Option(help="Draw a search into this video (.mp4, .webm, .avi).")
+    ] = None,
+    width_px: Annotated[
+        int | None, typer.Option(min=1, help="Sensor width, where the file does not say it.")
+    ] = None,
+    height_px: Annotated[
+        int | None, typer.Option(min=1, help="Sensor height, where the file does not say it.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Of a bag with several cameras; may be repeated.")
+    ] = None,
+    max_gap_s: Annotated[
+        float | None, typer.Option(min=0.0, help="A longer pause is an error; 10 by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a recording through a model; the same results every time, at any speed."""
+    from edgeperc.replay import replay as play
+    from edgeperc.replay import replay_plan, rig_plan
+
+    options = {
+        "start_s": start_s or None,
+        "duration_s": duration_s,
+        "width_px": width_px,
+        "height_px": height_px,
+        "topics": topic or None,
+    }
+    if recording is None:
+        plan = rig_plan(app_name, duration_s=duration_s, out=out, listen=listen)
+    else:
+        plan = replay_plan(
+            recording,
+            model=model,
+            app=app_name,
+            out=out,
+            listen=listen,
+            max_gap_s=max_gap_s,
+            sensor={key: value for key, value in options.items() if value is not None},
+        )
+    console = Console(stderr=as_json)
+    played = play(plan, speed=_speed(speed), out=out, console=console, render=render)
+    if as_json:
+        print_json(played.summary)
+    for written in filter(None, (out, render)):
+        console.print(escape(f"written to {written}"))
+    if played.error:
+        raise played.error
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    as_json: AsJson = False,
+) -> None:
+    """Open everything that an app names, run it for two seconds and say what is wrong."""
+    from edgeperc.serve import check as run_check
+    from edgeperc.serve import trouble
+    from edgeperc.table import run_report, run_table
+
+    run = run_check(name)
+    found = trouble(run)
+    if as_json:
+        print_json({**run_report(run), "trouble": found})
+    else:
+        Console().print(run_table(run))
+    fail_on(found, run.hints)
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(metavar="[HOST:PORT]")] = "127.0.0.1:50051",
+    duration_s: Seconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the results of a running daemon, here or on another machine."""
+    from edgeperc.watch import watch as look
+
+    look(address, as_json=as_json, duration_s=duration_s)
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise ConfigError(f"--speed {text}: must be a number above 0, or max")
+    return speed
