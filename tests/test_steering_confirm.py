@@ -56,8 +56,9 @@ class Scene:
             tilt_rad=truth.tilt_rad + aside_px[1] / PX_PER_RAD,
         )
         middle = SIDE / 2 + aside_px + beside_px
+        box = np.concatenate([middle - 10, middle + 10]).astype(np.float32)
         self.now_ms += 1000
-        self.confirmations.found(result("search", self.now_ms, looked, (SIDE, SIDE)), middle[None])
+        self.confirmations.found(result("search", self.now_ms, looked, (SIDE, SIDE)), box[None])
         hint = result("wide", self.now_ms + apart_ms, None, (960, 448))
         self.confirmations.hinted(hint, wide_px)
 
@@ -105,8 +106,18 @@ def test_another_thing_in_the_look_confirms_nothing(scene: Scene) -> None:
 
 
 def test_a_hint_of_nothing_and_a_look_at_nothing_are_no_news(scene: Scene) -> None:
-    nothing = np.empty((0, 2))
+    nothing = np.empty((0, 4), np.float32)
     gaze = Gaze(pan_rad=0.0, tilt_rad=0.0)
     scene.confirmations.found(result("search", 0, gaze, (SIDE, SIDE)), nothing)
-    scene.confirmations.hinted(result("wide", 0, None, (960, 448)), nothing)
+    scene.confirmations.hinted(result("wide", 0, None, (960, 448)), np.empty((0, 2)))
     assert (scene.refiner.accepted, scene.refiner.rejected) == (0, 0)
+
+
+def test_a_thing_cut_by_the_edge_of_the_look_confirms_nothing(scene: Scene) -> None:
+    gaze = Gaze(pan_rad=0.0, tilt_rad=0.0)
+    for edge in ([0, 100, 60, 120], [100, 0, 120, 60], [180, 100, 224, 120], [100, 180, 120, 224]):
+        look = result("search", 1000, gaze, (SIDE, SIDE))
+        scene.confirmations.found(look, np.array([edge], np.float32))
+        hint = result("wide", 1000, None, (960, 448))
+        scene.confirmations.hinted(hint, np.array([[480.0, 224.0]]))
+    assert scene.refiner.accepted == 0

@@ -326,22 +326,23 @@ def _row(name: str, outcomes: Outcomes) -> dict[str, str]:
     return {
         "scheduler": name,
         **_found(np.mean([outcome.found for outcome in outcomes], axis=0)),
-        "TTD med": f"{ttd_s[ttd_s.size // 2]:.3f}",
+        "TTD": f"{ttd_s[ttd_s.size // 2]:.3f}",
         "p90": f"{ttd_s[int(0.9 * ttd_s.size)]:.2f}",
         "miss %": f"{100 * np.isinf(ttd_s).mean():.1f}",
-        "age mean": f"{ages_s.mean():.3f}",
+        "age": f"{ages_s.mean():.3f}",
         "p95": f"{np.percentile(ages_s, 95):.2f}",
     }
 
 
 def _found(shares: NDArray[np.float64]) -> Mapping[str, str]:
-    return {f"{t:g} s": f"{share:.3f}" for t, share in zip(FOUND_AT_S, shares, strict=True)}
+    return {f"{t:g}s": f"{share:.2f}" for t, share in zip(FOUND_AT_S, shares, strict=True)}
 
 
 def _what_was_run(settings: Settings) -> str:
     return (
         f"Seeds {settings.first_seed} to {settings.last_seed}, {settings.targets} targets,"
         f" Pd {settings.pd:g}, slots of {settings.slot_ms:.3f} ms. Intervals: 95 %, bootstrap over"
-        " the seeds. Times to detect are over all targets of all seeds; `paper` is our"
-        " re-implementation."
+        " the seeds. Columns: share found by then; time to detect (TTD) in s, median and 90 %, over"
+        " all targets of all seeds; never found; seconds since a target was last looked at, mean"
+        " and 95 %. `paper` is our re-implementation."
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeperc import places
 from edgeperc.assemble import assemble
@@ -61,11 +62,13 @@ def _measure_app(figures: Figures, plan: Plan, seconds: float, suffix: str, besi
         run.wait(5)
     status = search.pipelines()[0]
     what = f"{_gaze_model(plan)}, {beside} beside it"
-    late_ms = np.array(search.late_ns) * 1e-6
-    figures.add(f"gazes_per_s{suffix}", len(late_ms) / seconds, f"gazes a second, {what}", aim=120)
+    due_s, late_ms = _slots(search.met)
+    figures.add(f"gazes_per_s{suffix}", _rate_hz(due_s), f"gazes a second, {what}", aim=120)
     figures.add(f"missed_slots{suffix}", status.meter.dropped, f"slots missed, {what}")
     p99_ms = float(np.percentile(late_ms, 99)) if len(late_ms) else float("nan")
     figures.add(f"lateness_ms_p99{suffix}", p99_ms, f"exposure after its slot began, {what}", aim=1)
+    late = ", ".join(f"{due:.2f}" for due in due_s[1:][np.diff(due_s) > 0.0125][:8])
+    figures.note(f"{what}: after a missed slot, it went on at {late or 'none'} s")
     for pipeline in run.pipelines():
         if pipeline.name == SEGMENTER.name:
             figures.add(
@@ -131,12 +134,23 @@ def _measure_decisions(figures: Figures, seconds: float) -> None:
         loop.run()
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    late_ms = np.array(loop.late_ns) * 1e-6
+    due_s, late_ms = _slots(loop.met)
     figures.add(
-        "decisions_per_s_1000hz", len(late_ms) / seconds, "decided and aimed, no detector", aim=1000
+        "decisions_per_s_1000hz", _rate_hz(due_s), "decided and aimed, no detector", aim=1000
     )
     figures.add("missed_slots_1000hz", meter.snapshot().dropped, "slots missed, no detector")
     figures.add("lateness_ms_p99_1000hz", float(np.percentile(late_ms, 99)), "no detector")
+
+
+def _slots(met: Iterable[tuple[int, int]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """When slots were due, in s, and how late each was, in ms."""
+    table = np.array(list(met), np.float64).reshape(-1, 2)
+    return table[:, 0] * 1e-9, table[:, 1] * 1e-6
+
+
+def _rate_hz(due_s: NDArray[np.float64]) -> float:
+    """Slots a second, from the first one that was met to the last."""
+    return (len(due_s) - 1) / (due_s[-1] - due_s[0]) if len(due_s) > 1 else 0.0
 
 
 def _gaze_model(plan: Plan) -> str:

@@ -85,7 +85,7 @@ def _show(figures: Figures, facts: Mapping[str, object], console: Console) -> No
 
 
 def _as_table(rows: list[dict[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     columns = list(rows[0])
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)

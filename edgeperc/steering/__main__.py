@@ -35,12 +35,13 @@ class Child:
         """Get ready, wait for the start, run, say farewell."""
         plan = self._await("plan")
         clock = self._clock
+        priority = take_priority(plan.app.search.priority)  # the network's threads inherit it
         try:
             self._parts = build(plan, clock=clock, hints=self, emit=self._emit)
         except EdgepercError as error:
             self._say("failed", (type(error).__name__, str(error), error.hint))
             return
-        self._parts.note = take_priority(plan.app.search.priority)
+        self._parts.note = priority
         self._parts.loop.open()
         self._say_status()
         anchor = self._await("go")
@@ -49,7 +50,7 @@ class Child:
         gc.freeze()  # what is there now stays; a collection over all of it would cost a slot
         self._parts.loop.run()
         self._say_status()
-        self._say("ended", tuple(self._parts.loop.late_ns))
+        self._say("ended", tuple(self._parts.loop.met))
 
     def take(self, now_ns: int) -> Iterator[Result]:
         """The hints that have come; ends the loop when the daemon says so or is gone."""

@@ -14,6 +14,7 @@ from edgeperc.result import Detections
 SAME_NS = 25_000_000
 """Looks and wide pictures farther apart in time show a moving thing in two places."""
 KEPT_NS = 500_000_000
+EDGE_PX = 3.0
 NEAR_PX = 56.0
 """Search-camera pixels within which a box of the wide picture is that of a look's find."""
 
@@ -26,12 +27,16 @@ class Confirmations:
         self._px_per_rad = px_per_rad
         self._finds: deque[tuple[int, Gaze, tuple[float, float]]] = deque()
 
-    def found(self, result: Detections, middles_px: NDArray[np.float64]) -> None:
-        """A look found boxes with these middles, (N, 2) px from the corner."""
+    def found(self, result: Detections, boxes: NDArray[np.float32]) -> None:
+        """A look found boxes, (N, 4) px. One that the picture's edge cuts has another middle."""
         assert result.gaze
-        width_px, height_px = result.picture_px
+        size_px = np.array(result.picture_px)
         now_ns = result.stamp.end_ns
-        for x, y in (middles_px - (width_px / 2, height_px / 2)).tolist():
+        whole = (boxes[:, :2] > EDGE_PX).all(axis=1) & (boxes[:, 2:] < size_px - EDGE_PX).all(
+            axis=1
+        )
+        middles_px = (boxes[whole, :2] + boxes[whole, 2:]) / 2
+        for x, y in (middles_px - size_px / 2).tolist():
             self._finds.append((now_ns, result.gaze, (x, y)))
         while self._finds and self._finds[0][0] < now_ns - KEPT_NS:
             self._finds.popleft()

@@ -33,8 +33,8 @@ STAGES = ("late", "settle", "expose", "decide", "aim", "detect", "learn", "total
 """late: behind the slot. settle: waiting for the mirror. decide: with the hints that have come.
 learn: what was found into the map."""
 MAP_EVERY_NS = 100_000_000
-LATENESS_KEPT = 100_000
-"""Of so many slots the lateness is remembered, a quarter of an hour at 120 Hz."""
+SLOTS_KEPT = 100_000
+"""So many slots that were met are remembered, a quarter of an hour at 120 Hz."""
 SETTLE_LIMIT_NS = 50_000_000
 """A mirror that needs longer is taken as it is; its pictures are blurred and counted."""
 
@@ -53,7 +53,8 @@ class SearchLoop:
     """Steers the mirror of one camera by one scheduler, slot after slot. Owned by one thread.
 
     camera, mirror: opened when the loop runs. detector: None looks without finding, for timing.
-    emit: takes each look's Detections and, ten times a second, a SearchMap. see: takes the frames,
+    met: when each slot of late was due, and how late it was, in ns. emit: takes each look's
+    Detections and, ten times a second, a SearchMap. see: takes the frames,
     for who draws them.
     """
 
@@ -75,7 +76,7 @@ class SearchLoop:
     ) -> None:
         self.camera, self.mirror = camera, mirror
         self.meter = meter
-        self.late_ns: deque[int] = deque(maxlen=LATENESS_KEPT)
+        self.met: deque[tuple[int, int]] = deque(maxlen=SLOTS_KEPT)
         self.unsettled = 0
         self.clipped = 0
         self.mirror_source = ""
@@ -143,7 +144,7 @@ class SearchLoop:
         marks.append(time.perf_counter_ns())
         spent_ns = [after - before for before, after in pairwise(marks)]
         self.meter.record(late_ns, *spent_ns, marks[-1] - marks[0])
-        self.late_ns.append(late_ns)
+        self.met.append((due_ns, late_ns))
         if found:
             wait_ns = late_ns + marks[1] - marks[0]
             total_ns = marks[-1] - marks[1]

@@ -18,6 +18,9 @@ from edgeperc.steering.confirm import Confirmations
 
 Lookup: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]
 
+REFINE_GAIN = 0.005
+"""Share of a confirmed hint's error by which the calibration moves: a wide pixel is six search
+pixels, so that single hints say little."""
 ONE_CLASS = 0.98
 """A label map with a larger share of one class comes from a camera gone blind."""
 
@@ -49,7 +52,7 @@ class Panorama:
         middles_px = _middles(boxes)
         self._search_px = width_px
         if self.confirmed:
-            self.confirmed.found(result, middles_px)
+            self.confirmed.found(result, boxes)
         aside = (middles_px - (width_px / 2, height_px / 2)) * (self.search_rad / width_px)
         pan_rad = result.gaze.pan_rad + aside[:, 0]
         tilt_rad = result.gaze.tilt_rad - aside[:, 1]
@@ -104,7 +107,7 @@ class Panorama:
             return calibration
         if self.confirmed is None:
             px_per_rad = self._search_px / self.search_rad
-            refiner = Refiner(calibration, px_per_rad=px_per_rad)
+            refiner = Refiner(calibration, px_per_rad=px_per_rad, gain=REFINE_GAIN)
             self.confirmed = Confirmations(refiner, px_per_rad=px_per_rad)
         return self.confirmed.refiner
 

@@ -46,8 +46,8 @@ class ProcessSearch:
     """Runs a plan's search in a child process, and starts it anew if that dies.
 
     plan: as the daemon loaded it. anchor: a sensor time and the monotonic time that it stands for.
-    late_ns: of each slot, once the search has ended. Raises what keeps the child from getting
-    ready: ConfigError, ModelError.
+    met: once the search has ended, when each slot was due and how late it was, in ns. Raises what
+    keeps the child from getting ready: ConfigError, ModelError.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ProcessSearch:
         self._lock = threading.Lock()  # of the channel, which several threads send by
         self._crash = ""
         self._restarts = 0
-        self.late_ns: tuple[int, ...] = ()
+        self.met: tuple[tuple[int, int], ...] = ()
         self._start()
 
     def run(
@@ -159,7 +159,7 @@ class ProcessSearch:
                     elif kind == "status":
                         self._status = content
                     elif kind == "ended":
-                        self.late_ns = content
+                        self.met = content
                         return True
             except (EOFError, BrokenPipeError):
                 self._crash = self._last_words()
