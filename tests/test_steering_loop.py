@@ -22,6 +22,7 @@ from edgeperc.search.schedulers import Place, Scheduler, Sight, raster
 from edgeperc.steering.device import Device
 from edgeperc.steering.loop import STAGES, SearchLoop
 from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.shutter import Shutter
 from edgeperc.steering.slots import Slots
 
 PERIOD_NS = 8_333_333
@@ -117,9 +118,15 @@ class Rig:
         self.clock = SteppedClock(ReplayClock(None))
         self.camera = Camera(self.clock, self.failures)
         self.made: list[Mirror] = []
-        self.loop = SearchLoop(
+        self.shutter = Shutter(
             camera=Device("search", lambda: self.camera, lossless=self.lossless),
             mirror=Device("mirror", self._mirror, lossless=self.lossless),
+            slots=Slots(PERIOD_NS, self.clock, end_ns=self.slots * PERIOD_NS),
+            clock=self.clock,
+            ahead=False,
+        )
+        self.loop = SearchLoop(
+            shutter=self.shutter,
             detector=self.detector,
             scheduler=self.scheduler,
             scheduler_ref=ModelRef(name="script"),
@@ -131,8 +138,6 @@ class Rig:
                 prior={"road": 1.0},
             ),
             hints=self,
-            slots=Slots(PERIOD_NS, self.clock, end_ns=self.slots * PERIOD_NS),
-            clock=self.clock,
             meter=Meter(STAGES),
             emit=self.emitted.append,
             see=self.seen.append,
@@ -203,14 +208,14 @@ def test_a_move_that_takes_longer_than_a_slot_is_waited_for() -> None:
         assert look.gaze
         assert GRID.cell(look.gaze) == pytest.approx(wanted, abs=0.1)
     assert rig.loop.meter.snapshot().dropped + len(looks) in (9, 10)  # the last one may not end
-    assert rig.loop.unsettled == 0
+    assert rig.shutter.unsettled == 0
 
 
 def test_a_mirror_that_never_settles_is_taken_as_it_is_and_counted() -> None:
     options = {"natural_hz": 5.0, "damping": 0.01}
     rig = Rig(Recorder([(10.0, 10.0), (240.0, 110.0)] * 10), mirror_options=options).run()
     assert len(rig.looks()) == 10
-    assert rig.loop.unsettled >= 8
+    assert rig.shutter.unsettled >= 8
     for look, wished in zip(rig.looks()[1:], [(10.0, 10.0), (240.0, 110.0)] * 10, strict=False):
         assert look.gaze
         assert GRID.cell(look.gaze) != pytest.approx(wished, abs=1.0)  # never the wish

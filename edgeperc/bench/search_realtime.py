@@ -26,6 +26,7 @@ from edgeperc.steering.build import panorama_of, scheduler_of
 from edgeperc.steering.device import Device
 from edgeperc.steering.loop import STAGES, SearchLoop
 from edgeperc.steering.process import ProcessSearch
+from edgeperc.steering.shutter import Shutter
 from edgeperc.steering.slots import Slots
 
 SEGMENTER = PipelineTable(name="events", input="dvs", model="sltnet-twin", threads=1)
@@ -116,16 +117,20 @@ def _measure_decisions(figures: Figures, seconds: float) -> None:
     period_ns = round(1e9 / DECISIONS_HZ)
     meter = Meter(STAGES)
     panorama = panorama_of(plan)
-    loop = SearchLoop(
+    shutter = Shutter(
         camera=Device("search", lambda: Blank(clock)),
         mirror=Device("mirror", lambda: TwinMirror(now_ns=clock.now_ns, natural_hz=20_000.0)),
+        slots=Slots(period_ns, clock, end_ns=clock.now_ns() + round(seconds * 1e9)),
+        clock=clock,
+        ahead=False,
+    )
+    loop = SearchLoop(
+        shutter=shutter,
         detector=None,
         scheduler=scheduler_of(plan, panorama, period_ns),
         scheduler_ref=ModelRef(name=plan.app.search.scheduler),
         panorama=panorama,
         hints=Silence(),
-        slots=Slots(period_ns, clock, end_ns=clock.now_ns() + round(seconds * 1e9)),
-        clock=clock,
         meter=meter,
         emit=lambda _result: None,
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from edgeperc import places, plugin
 from edgeperc.calibration.file import Calibration, identify, load_calibration, uncalibrated
 from edgeperc.clock import Clock, SteppedClock
@@ -22,8 +24,9 @@ from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.device import Device
 from edgeperc.steering.free_running import AsItComes, FreeRunning
 from edgeperc.steering.hints import Hints
-from edgeperc.steering.loop import STAGES, SearchLoop, SteeredCamera
+from edgeperc.steering.loop import STAGES, SearchLoop
 from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.shutter import Shutter, SteeredCamera
 from edgeperc.steering.slots import Slots
 
 DEFAULT_RATE_HZ = 120.0
@@ -53,7 +56,7 @@ class Parts:
         notes += [f"gaze {loop.mirror_source}"] if loop.mirror_source else []
         for count, what in (
             (loop.clipped, "gazes clipped to the mirror's range"),
-            (loop.unsettled, "looks before the mirror lay still"),
+            (loop.shutter.unsettled, "looks before the mirror lay still"),
             (loop.hints_dropped, "hints that said nothing"),
         ):
             notes += [f"{count:,} {what}"] if count else []
@@ -135,17 +138,16 @@ def build(
     panorama = panorama_of(plan)
     if size_px := calibrated_size(plan):
         panorama.prepare(size_px)
+    _rehearse(scheduler_of(plan, panorama, period_ns), panorama.grid)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
+    shutter = Shutter(camera=camera, mirror=mirror, slots=slots, clock=clock, ahead=not lossless)
     loop = SearchLoop(
-        camera=camera,
-        mirror=mirror,
+        shutter=shutter,
         detector=detector,
         scheduler=scheduler_of(plan, panorama, period_ns),
         scheduler_ref=scheduler_ref,
         panorama=panorama,
         hints=hints,
-        slots=slots,
-        clock=clock,
         meter=Meter(STAGES),
         emit=emit,
         see=see,
@@ -158,6 +160,19 @@ def build(
         panorama=panorama,
         has_calibration=bool(plan.rig.calibration),
     )
+
+
+def _rehearse(scheduler: Scheduler, grid: Grid) -> None:
+    """Lead a scheduler, which is then thrown away, through all that compiles on its first use."""
+    middle = np.array([[grid.width / 2, grid.height / 2, 0.9]])
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[grid.height // 2 :] = 1
+    scheduler.regions(0.0, labels, {1: 1.0})
+    for k in range(3):
+        scheduler.wide(0.1 * k, middle + k)
+        gaze = scheduler.step(0.1 * k)
+        scheduler.observe(0.1 * k, gaze, np.array([[*gaze, 0.9]]))
+    scheduler.snapshot(0.3)
 
 
 def _steered(camera: Any) -> SteeredCamera:

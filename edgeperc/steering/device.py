@@ -81,6 +81,12 @@ class Device(Generic[D]):
             self.lost(error)
 
     @property
+    def current(self) -> D:
+        """The device, which must be `here`."""
+        assert self._device is not None
+        return self._device
+
+    @property
     def here(self) -> bool:
         """Whether it is open now."""
         return self._device is not None

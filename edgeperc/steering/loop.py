@@ -9,50 +9,34 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
-from edgeperc.clock import Clock
-from edgeperc.errors import DeviceError, EdgepercError
+from edgeperc.errors import EdgepercError
 from edgeperc.meter import Meter
-from edgeperc.packet import Frame, Gaze, Mirror, Stamp
+from edgeperc.packet import Frame, Gaze, Stamp
 from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, SearchMap, Timings
 from edgeperc.search.schedulers import Scheduler
-from edgeperc.steering.device import Device
-from edgeperc.steering.free_running import AsItComes
 from edgeperc.steering.hints import Hints
 from edgeperc.steering.panorama import Panorama
-from edgeperc.steering.slots import Slots
-from edgeperc.validate import Validator
+from edgeperc.steering.shutter import Look, Shutter
 
-STAGES = ("late", "settle", "expose", "decide", "aim", "detect", "learn", "total")
-"""late: behind the slot. settle: waiting for the mirror. decide: with the hints that have come.
-learn: what was found into the map."""
+STAGES = ("late", "settle", "expose", "decide", "aim", "hints", "detect", "learn", "total")
+"""late: from the slot's beginning until the shutter opened, settle: waiting for the mirror in that
+time. hints, learn: what others and the look itself have found into the map. total: from the
+shutter's opening to the last of it, waits left out."""
 MAP_EVERY_NS = 100_000_000
 SLOTS_KEPT = 100_000
 """So many slots that were met are remembered, a quarter of an hour at 120 Hz."""
-SETTLE_LIMIT_NS = 50_000_000
-"""A mirror that needs longer is taken as it is; its pictures are blurred and counted."""
-
-
-class SteeredCamera(Protocol):
-    """A camera behind the mirror that exposes when told to."""
-
-    def expose(self) -> Frame:
-        """Take a picture now. Raises DeviceError if the camera is lost."""
-
-    def close(self) -> None:
-        """Release it; may be called twice."""
 
 
 class SearchLoop:
     """Steers the mirror of one camera by one scheduler, slot after slot. Owned by one thread.
 
-    camera, mirror: opened when the loop runs. detector: None looks without finding, for timing.
+    detector: None looks without finding, for timing.
     met: when each slot of late was due, and how late it was, in ns. emit: takes each look's
     Detections and, ten times a second, a SearchMap. see: takes the frames,
     for who draws them.
@@ -61,23 +45,20 @@ class SearchLoop:
     def __init__(
         self,
         *,
-        camera: Device[SteeredCamera],
-        mirror: Device[Mirror],
+        shutter: Shutter,
         detector: Model | None,
         scheduler: Scheduler,
         scheduler_ref: ModelRef,
         panorama: Panorama,
         hints: Hints,
-        slots: Slots | AsItComes,
-        clock: Clock,
         meter: Meter,
         emit: Callable[[Result], None],
         see: Callable[[Frame], None] | None = None,
     ) -> None:
-        self.camera, self.mirror = camera, mirror
+        self.shutter = shutter
+        self.camera, self.mirror = shutter.camera, shutter.mirror
         self.meter = meter
         self.met: deque[tuple[int, int]] = deque(maxlen=SLOTS_KEPT)
-        self.unsettled = 0
         self.clipped = 0
         self.mirror_source = ""
         self.hints_dropped = 0
@@ -87,11 +68,8 @@ class SearchLoop:
         self._scheduler_ref = scheduler_ref
         self._panorama = panorama
         self._hints = hints
-        self._slots = slots
-        self._clock = clock
         self._emit = emit
         self._see = see
-        self._validator = Validator("drop")
         self._next_map_ns = 0
         self._maps = 0
         self._trail: list[tuple[float, float]] = []
@@ -106,86 +84,49 @@ class SearchLoop:
         missed = 0
         try:
             self.open()
-            for due_ns in self._slots:
-                self.meter.dropped(self._slots.missed - missed)
-                missed = self._slots.missed
-                self._turn(due_ns, list(self._hints.take(due_ns)))
+            for look in self.shutter:
+                self.meter.dropped(self.shutter.missed - missed)
+                missed = self.shutter.missed
+                self._turn(look, self._hints.take(look.due_ns))
                 if self.camera.failed or self.mirror.failed:
                     return
         finally:
             self.camera.close()
             self.mirror.close()
 
-    def _turn(self, due_ns: int, hints: Sequence[Result]) -> None:
+    def _turn(self, look: Look, hints: Iterable[Result]) -> None:
         """One slot. A device that is lost ends it; without a mirror nothing moves or is learnt."""
-        late_ns = max(0, self._clock.now_ns() - due_ns)
         marks = [time.perf_counter_ns()]
-        mirror, camera = self.mirror.get(), self.camera.get()
-        if mirror is None or camera is None:
-            return
-        with self.mirror.watched():
-            self._settle(mirror)
-        marks.append(time.perf_counter_ns())
-        frame = self._look(mirror, camera) if self.mirror.here else None
-        if not (self.mirror.here and self.camera.here):
-            return
-        marks.append(time.perf_counter_ns())
-        for hint in hints:
-            self._learn_hint(hint, due_ns)
-        x, y = self._scheduler.step(due_ns * 1e-9)
-        marks.append(time.perf_counter_ns())
-        with self.mirror.watched():
-            self._aim(mirror, self._panorama.grid.gaze(x, y))
-        marks.append(time.perf_counter_ns())
-        found = self._find(frame) if frame else None
-        marks.append(time.perf_counter_ns())
-        if found:
-            self._learn(found, due_ns)
-        marks.append(time.perf_counter_ns())
-        spent_ns = [after - before for before, after in pairwise(marks)]
-        self.meter.record(late_ns, *spent_ns, marks[-1] - marks[0])
-        self.met.append((due_ns, late_ns))
-        if found:
-            wait_ns = late_ns + marks[1] - marks[0]
-            total_ns = marks[-1] - marks[1]
-            timings = Timings(wait_ns=wait_ns, infer_ns=marks[6] - marks[5], total_ns=total_ns)
-            self._tell(replace(found, timings=timings), due_ns)
-
-    def _settle(self, mirror: Mirror) -> None:
-        """Wait until the mirror lies still, if it will soon."""
-        settled_ns, now_ns = mirror.settled_ns(), self._clock.now_ns()
-        if settled_ns - now_ns > SETTLE_LIMIT_NS:
-            self.unsettled += 1
-        elif settled_ns > now_ns:
-            self._clock.wait_until(settled_ns)
-
-    def _look(self, mirror: Mirror, camera: SteeredCamera) -> Frame | None:
-        """Expose; where the mirror pointed meanwhile rides with the frame.
-
-        None if the picture is out of order, or if the camera or the mirror was lost over it.
-        """
-        try:
-            frame = camera.expose()
-        except DeviceError as error:
-            if self.mirror.here:  # the twin's camera asks the mirror, which may be the one to fail
-                self.camera.lost(error)
-            return None
-        self._clock.wait_until(frame.stamp.end_ns)  # a picture of the twin is painted beforehand
-        self.camera.works()
-        checked = self._validator.check(frame)
-        self.camera.status.counters = self._validator.counters
-        if not isinstance(checked, Frame):
-            return None
-        self.camera.status.frames += 1
-        if frame.gaze is None:
+        here = self.mirror.here and self.camera.here
+        if here:
+            x, y = self._scheduler.step(look.due_ns * 1e-9)
+            marks.append(time.perf_counter_ns())
             with self.mirror.watched():
-                middle_ns = (frame.stamp.start_ns + frame.stamp.end_ns) // 2
-                checked = replace(checked, gaze=mirror.measured(middle_ns))
-        if self._see and self.mirror.here:
-            self._see(checked)
-        return checked
+                self._aim(self._panorama.grid.gaze(x, y))
+            marks.append(time.perf_counter_ns())
+        self.shutter.arm()
+        for hint in hints:  # they can wait until the mirror is on its way
+            self._learn_hint(hint, look.due_ns)
+        if not here:
+            return
+        marks.append(time.perf_counter_ns())
+        if look.frame and self._see:
+            self._see(look.frame)
+        found = self._find(look.frame) if look.frame else None
+        marks.append(time.perf_counter_ns())
+        if found:
+            self._learn(found, look.due_ns)
+        marks.append(time.perf_counter_ns())
+        spent_ns = [look.expose_ns, *(after - before for before, after in pairwise(marks))]
+        self.meter.record(look.late_ns, look.settle_ns, *spent_ns, sum(spent_ns))
+        self.met.append((look.due_ns, look.late_ns))
+        if found:
+            infer_ns, total_ns = marks[4] - marks[3], sum(spent_ns)
+            timings = Timings(wait_ns=look.late_ns, infer_ns=infer_ns, total_ns=total_ns)
+            self._tell(replace(found, timings=timings), look.due_ns)
 
-    def _aim(self, mirror: Mirror, gaze: Gaze) -> None:
+    def _aim(self, gaze: Gaze) -> None:
+        mirror = self.mirror.current
         try:
             mirror.aim(gaze)
         except ValueError as error:  # a scheduler of somebody's own may say anything
