@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeperc import cli
+from edgeperc.cli import shelves
 from edgeperc.drivers import basler
 from edgeperc.drivers.basler import Basler, Settings, _set_region, list_cameras
 from edgeperc.errors import ConfigError, DeviceError
@@ -358,7 +358,7 @@ def test_without_pypylon_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_command_line_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.devices()
+    shelves.devices()
     listed = capsys.readouterr().out
     assert "pypylon: Emulation 0815-0001" in listed
     assert "aravis: " in listed
