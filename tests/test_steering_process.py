@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgeperc import places
 from edgeperc.clock import ReplayClock
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.packet import Stamp
 from edgeperc.plan import Plan
 from edgeperc.result import Detections, ModelRef, Result, SearchMap
+from edgeperc.simulate.mirror import MirrorSimulator
 from edgeperc.steering import process as module
 from edgeperc.steering.process import ProcessSearch
 
@@ -191,3 +193,27 @@ def test_the_plan_of_a_search_crosses_to_its_process_as_it_is(tmp_path: Path) ->
     arrived = pickle.loads(pickle.dumps(wanted))
     assert arrived == wanted
     assert msgspec.to_builtins(arrived.app) == msgspec.to_builtins(wanted.app)
+
+
+def test_a_mirror_that_is_unplugged_stops_the_search_until_it_is_back(tmp_path: Path) -> None:
+    rig = (places.share() / "devices" / "twin-search.toml").read_text()
+    before, _, _ = rig.partition("[mirror]")
+    port = tmp_path / "mirror"
+    mirror = f'[mirror]\ndriver = "optotune"\nport = "{port}"\n'
+    (tmp_path / "rig.toml").write_text(before.replace("calibration =", "# calibration =") + mirror)
+    app = APP.format(model="finder-twin", scheduler="raster")
+    (tmp_path / "app.toml").write_text(app.replace('"twin-search"', '"./rig.toml"'))
+    with MirrorSimulator("optotune", link=port) as simulator:
+        running = Search(Plan.load(str(tmp_path / "app.toml")))
+        try:
+            _wait_for(lambda: len(running.looks()) > 20)
+            simulator.inject("unplug:1s")
+            _wait_for(lambda: running.process.sensors()[1].state == "lost")
+            assert str(port) in running.process.sensors()[1].error
+            looks_while_lost = len(running.looks())
+            _wait_for(lambda: running.process.sensors()[1].state == "running")
+            _wait_for(lambda: len(running.looks()) > looks_while_lost + 20)
+            assert "modelled" in running.process.pipelines()[0].note
+        finally:
+            running.process.stop()
+            running.thread.join(5)
