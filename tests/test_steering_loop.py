@@ -125,18 +125,19 @@ class Rig:
             clock=self.clock,
             ahead=False,
         )
+        self.panorama = Panorama(
+            grid=GRID,
+            calibration=lambda _size: uncalibrated(RIG, math.radians(60)),
+            search_rad=math.radians(2.81),
+            targets=frozenset({"person"}),
+            prior={"road": 1.0},
+        )
         self.loop = SearchLoop(
             shutter=self.shutter,
             detector=self.detector,
             scheduler=self.scheduler,
             scheduler_ref=ModelRef(name="script"),
-            panorama=Panorama(
-                grid=GRID,
-                calibration=lambda _size: uncalibrated(RIG, math.radians(60)),
-                search_rad=math.radians(2.81),
-                targets=frozenset({"person"}),
-                prior={"road": 1.0},
-            ),
+            panorama=self.panorama,
             hints=self,
             meter=Meter(STAGES),
             emit=self.emitted.append,
@@ -407,3 +408,30 @@ def test_a_mirror_that_is_lost_over_a_picture_is_not_the_cameras_fault(
     assert len(rig.made) == 2
     assert rig.camera.closed == 1
     assert all(frame.gaze for frame in rig.seen)
+
+
+def test_a_flood_of_boxes_and_boxes_that_are_no_numbers_do_no_harm() -> None:
+    random = np.random.default_rng(3)
+    flood = random.uniform(0, 900, (10_000, 2)).astype(np.float32)
+    flood[::7] = np.nan
+    scheduler = Recorder(places())
+
+    def flooded(packet: Packet) -> Detections:
+        return replace(in_the_middle(packet), **boxes_at(*flood / 30))
+
+    rig = Rig(scheduler, detector=flooded, hints={3: [wide_boxes(*flood)]}).run()
+    assert len(rig.looks()) == 10
+    told = [cells for _, cells in scheduler.observed] + scheduler.hints
+    assert all(0 < len(cells) <= 200 and np.isfinite(cells).all() for cells in told)
+    assert rig.panorama.dropped == 11 * 9_800
+
+
+def test_of_a_flood_the_most_confident_boxes_are_kept() -> None:
+    def flooded(packet: Packet) -> Detections:
+        many = boxes_at(*[(k % 30, 5) for k in range(1000)])
+        many["scores"] = np.linspace(0, 1, 1000, dtype=np.float32)
+        return replace(in_the_middle(packet), **many)
+
+    scheduler = Recorder(places())
+    Rig(scheduler, detector=flooded, slots=1).run()
+    assert scheduler.observed[0][1][:, 2].min() == pytest.approx(800 / 999, abs=2e-3)

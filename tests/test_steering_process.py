@@ -177,6 +177,7 @@ def _exists(pid: int) -> bool:
     [
         ({"scheduler": "bajes"}, ConfigError, "unknown scheduler 'bajes'"),
         ({"model": "sltnet-ddd17"}, ModelError, "not here yet"),
+        ({"model": "regions-twin"}, ConfigError, "'regions-twin' gives no boxes"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(

@@ -13,6 +13,7 @@ import numpy as np
 from edgeperc import places, plugin
 from edgeperc.calibration.file import Calibration, identify, load_calibration, uncalibrated
 from edgeperc.clock import Clock, SteppedClock
+from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, DeviceError, blame
 from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Gaze, Mirror
@@ -58,6 +59,7 @@ class Parts:
             (loop.clipped, "gazes clipped to the mirror's range"),
             (loop.shutter.unsettled, "looks before the mirror lay still"),
             (loop.hints_dropped, "hints that said nothing"),
+            (self.panorama.dropped, "boxes left out"),
         ):
             notes += [f"{count:,} {what}"] if count else []
         pipeline = PipelineStatus(
@@ -129,6 +131,8 @@ def build(
     )
     with blame(f"{where} model"):
         detector = open_model(places.find_model(table.model), table)
+        if not isinstance(detector, Detector):
+            raise ConfigError(f"'{table.model}' gives no boxes, and a search looks for some")
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
     duration_s = plan.rig.sensors[table.input].get("duration_s")
     end_ns = None if duration_s is None else round(duration_s * 1e9)

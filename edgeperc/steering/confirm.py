@@ -15,6 +15,8 @@ SAME_NS = 25_000_000
 """Looks and wide pictures farther apart in time show a moving thing in two places."""
 KEPT_NS = 500_000_000
 EDGE_PX = 3.0
+FINDS = 8
+"""At most so many things of a look are remembered."""
 NEAR_PX = 56.0
 """Search-camera pixels within which a box of the wide picture is that of a look's find."""
 
@@ -35,7 +37,7 @@ class Confirmations:
         whole = (boxes[:, :2] > EDGE_PX).all(axis=1) & (boxes[:, 2:] < size_px - EDGE_PX).all(
             axis=1
         )
-        middles_px = (boxes[whole, :2] + boxes[whole, 2:]) / 2
+        middles_px = ((boxes[whole, :2] + boxes[whole, 2:]) / 2)[:FINDS]
         for x, y in (middles_px - size_px / 2).tolist():
             self._finds.append((now_ns, result.gaze, (x, y)))
         while self._finds and self._finds[0][0] < now_ns - KEPT_NS:

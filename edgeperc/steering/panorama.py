@@ -13,7 +13,7 @@ from edgeperc.calibration.file import Calibration
 from edgeperc.calibration.refine import Refiner
 from edgeperc.result import UNKNOWN, Detections, LabelMap
 from edgeperc.search.grid import Grid
-from edgeperc.search.intake import Cells
+from edgeperc.search.intake import MOST, Cells
 from edgeperc.steering.confirm import Confirmations
 
 Lookup: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]
@@ -33,6 +33,7 @@ class Panorama:
     for that size. search_rad: angle that the width of the search picture spans. targets: classes of
     boxes that count, all if it is empty. prior: class of a label map -> how probable a target there
     is. confirmed: refines the calibration, if there is one, by what both cameras see.
+    dropped: boxes that were no numbers or too many.
     """
 
     grid: Grid
@@ -41,6 +42,7 @@ class Panorama:
     targets: frozenset[str]
     prior: Mapping[str, float]
     confirmed: Confirmations | None = field(default=None, init=False)
+    dropped: int = field(default=0, init=False)
     _search_px: int = field(default=0, init=False)
     _lookups: dict[tuple[int, int], Lookup] = field(default_factory=dict, init=False)
 
@@ -112,12 +114,15 @@ class Panorama:
         return self.confirmed.refiner
 
     def _targets(self, result: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes and scores of what is searched for."""
-        if not self.targets:
-            return result.boxes, result.scores
+        """Boxes and scores of what is searched for; the best of a flood, and no NaN."""
         wanted = [k for k, name in enumerate(result.classes) if name in self.targets]
-        kept = np.isin(result.class_ids, wanted)
-        return result.boxes[kept], result.scores[kept]
+        named = np.isin(result.class_ids, wanted) | (not self.targets)
+        sound = np.isfinite(result.boxes).all(axis=1) & np.isfinite(result.scores)
+        best = np.flatnonzero(named & sound)
+        if len(best) > MOST:
+            best = best[np.argsort(-result.scores[best], kind="stable")[:MOST]]
+        self.dropped += int(named.sum()) - len(best)
+        return result.boxes[best], result.scores[best]
 
     def _cells(self, gazes: NDArray[np.float64], scores: NDArray[np.float32]) -> Cells:
         x, y = self.grid.cells(gazes).T
