@@ -22,7 +22,6 @@ class SensorStatus:
     moves: int = 0
     error: str = ""
     hint: str = ""
-    note: str = ""
     counters: Counters = field(default_factory=Counters)
 
 

@@ -139,6 +139,39 @@ def test_a_killed_process_is_started_again(search: Search, monkeypatch: pytest.M
     assert "signal 9" in search.process.pipelines()[0].note
 
 
+def test_a_process_that_does_not_come_back_at_once_is_tried_again_and_the_daemon_stays_up(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RESTART_S", 0.1)
+    start, attempts = search.process._start, []
+
+    def failing() -> None:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ModelError("its network was taken away")
+        start()
+
+    monkeypatch.setattr(search.process, "_start", failing)
+    os.kill(search.process.pid, signal.SIGKILL)
+    before = len(search.looks())
+    _wait_for(lambda: len(attempts) == 3 and len(search.looks()) > before + 10)
+    assert search.thread.is_alive()
+    assert "network was taken away" in search.process.pipelines()[0].note
+
+
+def test_a_setting_that_a_device_refuses_is_said_before_anything_starts(tmp_path: Path) -> None:
+    rig = (places.share() / "devices" / "twin-search.toml").read_text()
+    before, _, _ = rig.partition("[mirror]")
+    mirror = '[mirror]\ndriver = "twin-mirror"\npan_range_deg = [30.0, -30.0]\n'
+    (tmp_path / "rig.toml").write_text(before.replace("calibration =", "# calibration =") + mirror)
+    app = APP.format(model="finder-twin", scheduler="raster")
+    (tmp_path / "app.toml").write_text(app.replace('"twin-search"', '"./rig.toml"'))
+    with pytest.raises(ConfigError, match=r"\[mirror\].*pan_range_deg"):
+        ProcessSearch(
+            Plan.load(str(tmp_path / "app.toml")), hints=frozenset(), anchor=lambda: (0, 0)
+        )
+
+
 def test_a_daemon_that_is_killed_takes_its_search_along(tmp_path: Path) -> None:
     plan(tmp_path)
     daemon = subprocess.Popen(

@@ -38,11 +38,11 @@ class Child:
         priority = take_priority(plan.app.search.priority)  # the network's threads inherit it
         try:
             self._parts = build(plan, clock=clock, hints=self, emit=self._emit)
-        except EdgepercError as error:
+            self._parts.loop.open()
+        except EdgepercError as error:  # a device that is away is none, a wrong setting is
             self._say("failed", (type(error).__name__, str(error), error.hint))
             return
         self._parts.note = priority
-        self._parts.loop.open()
         self._say_status()
         anchor = self._await("go")
         clock.anchor(*anchor)
@@ -79,8 +79,9 @@ class Child:
 
     def _say(self, kind: str, content: object) -> None:
         try:
-            self._channel.send((kind, content), must_arrive=kind != "result")
-            while kind in ("failed", "ended") and self._channel.waiting:
+            last = kind in ("failed", "ended")
+            self._channel.send((kind, content), must_arrive=last)
+            while last and self._channel.waiting:
                 time.sleep(_PAUSE_S)
                 self._channel.flush()
         except BrokenPipeError:

@@ -38,7 +38,7 @@ class Channel:
 
         Raises BrokenPipeError if the other end is gone.
         """
-        if self._outgoing and len(self._outgoing) > FULL_BYTES and not must_arrive:
+        if len(self._outgoing) > FULL_BYTES and not must_arrive:
             self.dropped += 1
         else:
             body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)

@@ -36,10 +36,9 @@ SLOTS_KEPT = 100_000
 class SearchLoop:
     """Steers the mirror of one camera by one scheduler, slot after slot. Owned by one thread.
 
-    detector: None looks without finding, for timing.
-    met: when each slot of late was due, and how late it was, in ns. emit: takes each look's
-    Detections and, ten times a second, a SearchMap. see: takes the frames,
-    for who draws them.
+    detector: None looks without finding, for timing. met: when each slot of late was due, and how
+    late it was, in ns. emit: takes each look's Detections and, ten times a second, a SearchMap.
+    see: takes the frames, for who draws them.
     """
 
     def __init__(

@@ -75,8 +75,8 @@ class ProcessSearch:
                 return
             log.warning("the search's process died (%s); starting it again", self._crash)
             self._restarts += 1
-            self._stopping.wait(_RESTART_S)
-            self._start()
+            if not self._come_back():
+                return
 
     def hint(self, pipeline: str, result: Result) -> None:
         """Pass a result to the child."""
@@ -114,6 +114,17 @@ class ProcessSearch:
     def pid(self) -> int:
         """Of the child."""
         return self._process.pid
+
+    def _come_back(self) -> bool:
+        """Start the child anew, as often as it takes; False once it is no longer wanted."""
+        while not self._stopping.wait(_RESTART_S):
+            try:
+                self._start()
+            except EdgepercError as error:  # a file that was taken away may be put back
+                self._crash = str(error)
+            else:
+                return True
+        return False
 
     def _start(self) -> None:
         self._channel, theirs = pair()
