@@ -1,0 +1,66 @@
+"""Named points in a network where an observer or a quantizer may stand; attention that has them.
+
+A tap has no parameters and hands its input on, so a checkpoint loads as if it were not there. Its
+dotted name in the network is the site's name: `image_encoder.blocks.3.attn.tap_softmax`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Tap(nn.Module):
+    """Hands its input on; `work`, where set, may look at it or replace it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: nn.Module | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape and type."""
+        return values if self.work is None else self.work(values)
+
+
+class Attention(nn.Module):
+    """Softmax attention, written out wherever a tap is in use, else fused.
+
+    The taps see q and k (B, heads, N, channels) as the product takes them, the scaled logits, their
+    softmax, v, and the sum. Both ways agree up to rounding.
+    """
+
+    NAMES = ("tap_q", "tap_k", "tap_logits", "tap_softmax", "tap_v", "tap_out")
+
+    def __init__(self, *, written_out: bool = False) -> None:
+        super().__init__()
+        self.tap_q, self.tap_k, self.tap_logits = Tap(), Tap(), Tap()
+        self.tap_softmax, self.tap_v, self.tap_out = Tap(), Tap(), Tap()
+        self.written_out = written_out
+
+    @property
+    def tapped(self) -> bool:
+        """Whether the intermediate values are wanted."""
+        return self.written_out or any(getattr(self, name).work for name in self.NAMES)
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """q: (B, heads, N, C); k, v: (B, heads, M, C). bias: added to the scaled logits, as
+        (B or 1, heads or 1, N or 1, M). Returns (B, heads, N, C).
+        """
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        if not self.tapped:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        logits = (self.tap_q(q) * scale) @ self.tap_k(k).transpose(-2, -1)
+        if bias is not None:
+            logits = logits + bias
+        shares = self.tap_softmax(torch.softmax(self.tap_logits(logits), dim=-1))
+        out: Tensor = self.tap_out(shares @ self.tap_v(v))
+        return out
