@@ -87,6 +87,26 @@ class DetectTable(DetectOptions, frozen=True, kw_only=True):
     decode: str
 
 
+class PromptTable(Strict, frozen=True, kw_only=True):
+    """[prompt] of a card: the sizes for which a promptable network was exported.
+
+    kind: "video" also has the two files of the memory, "image" has not. picture_px: side of the
+    square that the encoder sees. points: tokens of clicks and box corners that a prompt may have.
+    An object is remembered by its newest prompt_frames frames with a prompt, the memory_frames - 1
+    frames before this one, and the pointers of max_pointers - 1 frames. window_routing,
+    memory_keep_share: of Efficient-SAM2; where its files are there, and 1 keeps all tokens.
+    """
+
+    kind: Literal["image", "video"]
+    picture_px: Positive
+    points: Positive = 16
+    prompt_frames: Positive = 2
+    memory_frames: Positive = 7
+    max_pointers: Positive = 16
+    window_routing: bool = False
+    memory_keep_share: Share = 1.0
+
+
 class Checkpoint(Strict, frozen=True, kw_only=True):
     """[checkpoint]: the training weights that `edgeperc models import` converts."""
 
@@ -113,13 +133,14 @@ class ModelCard(Strict, frozen=True, kw_only=True):
     """models/<name>/model.toml: what a network is, where it comes from and what it achieves."""
 
     name: str
-    task: Literal["semantic", "detection"]
+    task: Literal["semantic", "detection", "promptable"]
     summary: str
     licence: str
     source: str
     classes: tuple[str, ...]
     input: Input
     detect: DetectTable | None = None
+    prompt: PromptTable | None = None
     files: tuple[FileEntry, ...] = ()
     checkpoint: Checkpoint | None = None
     accuracy: tuple[Accuracy, ...] = ()

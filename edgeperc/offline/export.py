@@ -224,7 +224,7 @@ def to_toml(card: ModelCard) -> str:
     for key, value in _set_keys(card):
         if isinstance(value, msgspec.Struct):
             tables += ["", f"[{key}]", *_pairs(value)]
-        elif isinstance(value, tuple) and isinstance(value[0], msgspec.Struct):
+        elif isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct):
             for row in value:
                 tables += ["", f"[[{key}]]", *_pairs(row)]
         else:
