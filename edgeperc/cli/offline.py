@@ -20,18 +20,21 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and data; default out/NAME.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of pictures and videos, where it needs any.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and the order of data.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more than usual.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of from the checkpoint.")] = False,
     threads: Threads = 2,
 ) -> None:
-    """Train a network on the digital twin; goes on where an interrupted run stopped."""
+    """Train a network; goes on where an interrupted run stopped."""
     training = offline("trainers")
     folder = out or Path("out") / name
     trained = training.train(
-        name, folder, seed=seed, steps=steps, resume=not fresh, threads=threads
+        name, folder, data=data, seed=seed, steps=steps, resume=not fresh, threads=threads
     )
-    Console().print(trained.scores.table(f"{name} on validation scenes of the twin"))
+    Console().print(trained.scores.table(f"{name} on held-out data"))
     Console().print(
         f"trained for {trained.seconds / 60:.1f} minutes, written to {trained.weights}\n"
         f"make a model of it: edgeperc export {name} --weights {trained.weights} --out MODEL_FOLDER"

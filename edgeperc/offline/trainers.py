@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +26,24 @@ class Report(Protocol):
         """A few lines for the terminal."""
 
 
-def train(name: str, out_dir: Path, **options: Any) -> Any:
-    """Train a network by its name; see `train` of its module. Raises ConfigError for no name."""
+def train(name: str, out_dir: Path, *, data: Path | None = None, **options: Any) -> Any:
+    """Train a network by its name; see `train` of its module.
+
+    data: folder of recorded data, for those that learn from any. Raises ConfigError for an unknown
+    name, or data that is missing or not wanted.
+    """
     if name not in TRAINERS:
         raise ConfigError(f"cannot train '{name}'", hint=f"can train: {', '.join(TRAINERS)}")
+    wants_data = "data" in signature(TRAINERS[name].train).parameters
+    if wants_data and (data is None or not data.is_dir()):
+        raise ConfigError(
+            f"'{name}' learns from recorded pictures: {data or '--data'} is no folder",
+            hint="--data FOLDER with bsds500, camvid and davis in it, any of them",
+        )
+    if data is not None and not wants_data:
+        raise ConfigError(f"'{name}' learns from the twin alone", hint="leave out --data")
+    if data is not None:
+        options["data"] = data
     return TRAINERS[name].train(name, out_dir, **options)
 
 
