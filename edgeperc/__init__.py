@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
 from edgeperc.packet import Events, Frame, Gaze, Packet, Sensor, Stamp
-from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, Sink, Timings
+from edgeperc.result import Detections, Instances, LabelMap, Model, ModelRef, Result, Sink, Timings
 
 __version__ = version("edgeperc")
 
@@ -19,6 +19,7 @@ __all__ = [
     "Events",
     "Frame",
     "Gaze",
+    "Instances",
     "LabelMap",
     "Model",
     "ModelError",

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from edgeperc.packet import Gaze
-from edgeperc.result import Detections, LabelMap, Result
+from edgeperc.result import Detections, Instances, LabelMap, Result
 
 
 def about(result: Result) -> dict[str, Any]:
@@ -22,7 +22,10 @@ def about(result: Result) -> dict[str, Any]:
 
 
 def content(result: Result) -> dict[str, Any]:
-    """What was found, but for a label map, which is a picture. Angles in degrees, boxes in px."""
+    """What was found, but for a label map, which is a picture. Angles in degrees, boxes in px.
+
+    Masks are in COCO's compressed run lengths.
+    """
     if isinstance(result, LabelMap):
         return {}
     if isinstance(result, Detections):
@@ -34,6 +37,8 @@ def content(result: Result) -> dict[str, Any]:
             )
         ]
         return found
+    if isinstance(result, Instances):
+        return {"instances": instances(result)}
     return {
         "expected_undetected": round(float(result.intensity.sum()), 4),
         "tracks": [
@@ -46,6 +51,21 @@ def content(result: Result) -> dict[str, Any]:
             for pan_rad, tilt_rad, confidence, age_s in result.tracks.tolist()
         ],
     }
+
+
+def instances(result: Instances) -> list[dict[str, Any]]:
+    """The objects, each with id, score, visible, box and mask, and its name if it has one."""
+    from edgeperc.masks import to_coco
+
+    columns = (result.ids, result.scores, result.visible, result.boxes)
+    rows = zip(*(column.tolist() for column in columns), result.masks, strict=True)
+    objects = [
+        {"id": id_, "score": score, "visible": visible, "box": box, "mask": to_coco(mask)}
+        for id_, score, visible, box, mask in rows
+    ]
+    for found, name in zip(objects, result.classes, strict=False):
+        found["class"] = name
+    return objects
 
 
 def _degrees(gaze: Gaze) -> dict[str, float]:

@@ -1,15 +1,20 @@
-"""What we say about packets: label maps, detections, a search's beliefs, and who computed them."""
+"""What we say about packets: label maps, detections, masks of objects, a search's beliefs, and who
+computed them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.packet import Frame, Gaze, Packet, Stamp
+
+if TYPE_CHECKING:
+    from edgeperc.masks import Rle
 
 UNKNOWN = 255
 """Label of a pixel that the network did not look at."""
@@ -72,6 +77,29 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Instances:
+    """Objects that somebody pointed at, each with its mask in this frame and an id that stays.
+
+    ids: (N,) int64. masks: one of the picture's size each, empty where the object is not seen.
+    boxes: (N, 4) float32 xyxy px around the masks, 0 around an empty one. scores: (N,) float32, the
+    overlap with the true mask that the network expects of itself. visible: (N,) float32 probability
+    that the object is in the picture at all. picture_px: width and height. classes: the objects'
+    names, or () where nobody named them.
+    """
+
+    stamp: Stamp
+    ids: NDArray[np.int64]
+    masks: tuple[Rle, ...]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    visible: NDArray[np.float32]
+    picture_px: tuple[int, int]
+    model: ModelRef
+    classes: tuple[str, ...] = ()
+    timings: Timings = Timings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchMap:
     """What a search believes: where targets that it has not seen may be, and whom it follows.
 
@@ -90,7 +118,7 @@ class SearchMap:
     timings: Timings = Timings()
 
 
-Result: TypeAlias = LabelMap | Detections | SearchMap
+Result: TypeAlias = LabelMap | Detections | Instances | SearchMap
 
 
 class Model(Protocol):
