@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeperc.errors import EdgepercError
 
 ROOT = Path(__file__).parent
-PROTO = "edgeperc/v1/perception.proto"
+PROTOS = tuple(f"edgeperc/v1/{name}.proto" for name in ("perception", "tracking"))
 
 
 def generate(folder: Path) -> list[Path]:
@@ -24,11 +24,13 @@ def generate(folder: Path) -> list[Path]:
             "generating stubs needs grpcio-tools: pip install 'edgeperc[dev]'"
         ) from None
     outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-    if protoc.main(["protoc", f"--proto_path={ROOT}", *outputs, PROTO]) != 0:
-        raise EdgepercError(f"protoc does not accept {ROOT / PROTO}")
-    stem = folder / PROTO.removesuffix(".proto")
-    stubs = [stem.with_name(stem.name + end) for end in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")]
-    _import_from_here(stubs[-1])
+    if protoc.main(["protoc", f"--proto_path={ROOT}", *outputs, *PROTOS]) != 0:
+        raise EdgepercError(f"protoc does not accept {', '.join(PROTOS)} in {ROOT}")
+    stems = [proto.removesuffix(".proto") for proto in PROTOS]
+    ends = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
+    stubs = [folder / f"{stem}{end}" for stem in stems for end in ends]
+    for stub in stubs:
+        _import_from_here(stub)
     return stubs
 
 

@@ -47,10 +47,11 @@ class DeliveryPolicy(_message.Message):
     def __init__(self, mode: _Optional[_Union[DeliveryPolicy.Mode, str]] = ..., depth: _Optional[int] = ..., max_rate_hz: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("stamp", "model", "label_map", "detections", "search_map", "timings", "dropped_before")
+    __slots__ = ("stamp", "model", "label_map", "instances", "detections", "search_map", "timings", "dropped_before")
     STAMP_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_MAP_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_MAP_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
@@ -58,11 +59,12 @@ class Result(_message.Message):
     stamp: Stamp
     model: ModelRef
     label_map: LabelMap
+    instances: Instances
     detections: Detections
     search_map: SearchMap
     timings: Timings
     dropped_before: int
-    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., search_map: _Optional[_Union[SearchMap, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
+    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., instances: _Optional[_Union[Instances, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., search_map: _Optional[_Union[SearchMap, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
 
 class Stamp(_message.Message):
     __slots__ = ("source", "seq", "start_ns", "end_ns")
@@ -103,6 +105,40 @@ class LabelMap(_message.Message):
     data: bytes
     classes: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., data: _Optional[bytes] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Instances(_message.Message):
+    __slots__ = ("instances", "width", "height")
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    instances: _containers.RepeatedCompositeFieldContainer[Instance]
+    width: int
+    height: int
+    def __init__(self, instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+
+class Instance(_message.Message):
+    __slots__ = ("id", "mask", "box", "score", "visible")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    VISIBLE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    mask: Mask
+    box: Box
+    score: float
+    visible: float
+    def __init__(self, id: _Optional[int] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., score: _Optional[float] = ..., visible: _Optional[float] = ...) -> None: ...
+
+class Mask(_message.Message):
+    __slots__ = ("width", "height", "counts")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    counts: bytes
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., counts: _Optional[bytes] = ...) -> None: ...
 
 class Detections(_message.Message):
     __slots__ = ("detections", "classes", "gaze", "width", "height")
