@@ -39,9 +39,19 @@ class Session:
             raise ModelError(f"{path}: onnxruntime cannot load it: {first_line}") from error
         self.provider: str = self._session.get_providers()[0]
         self.input_shapes = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
+        self.output_shapes = {node.name: tuple(node.shape) for node in self._session.get_outputs()}
+
+    def close(self) -> None:
+        """Free the network and its memory; may be called twice."""
+        self._session = None
 
     def run(self, *inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Run the network on its inputs in order. Raises ModelError if a shape does not fit."""
+        """Run the network on its inputs in order; outputs are in the order of `output_shapes`.
+
+        Raises ModelError if a shape does not fit, or it is closed.
+        """
+        if self._session is None:
+            raise ModelError("the network is closed")
         if len(inputs) != len(self.input_shapes):
             raise ModelError(
                 f"the network takes {len(self.input_shapes)} inputs, not {len(inputs)}"

@@ -20,10 +20,11 @@ from edgeperc.config import Input
 from edgeperc.errors import ModelError
 from edgeperc.jit import kernel
 
-STRETCH, FIT, NATIVE = "stretch", "fit", "native"
-WAYS = (STRETCH, FIT, NATIVE)
+STRETCH, FIT, NATIVE, LONGEST = "stretch", "fit", "native", "longest"
+WAYS = (STRETCH, FIT, NATIVE, LONGEST)
 """`[input] represent` of a card for frames: resize both axes apart; keep the aspect and pad with
-grey 114 at the right and below; keep the pixels and repeat the last ones up to a multiple of 32."""
+grey 114 at the right and below; keep the pixels and repeat the last ones up to a multiple of 32;
+keep the aspect and pad the normalised picture with zeros, as SAM does."""
 
 _PAD = 114
 _MULTIPLE_PX = 32
@@ -108,13 +109,17 @@ class Picture:
             ratio = min(network_px[0] / height, network_px[1] / width)
             inner_px = (max(int(height * ratio), 1), max(int(width * ratio), 1))
             self.zoom = np.array([ratio, ratio])
+        elif self._way == LONGEST:
+            ratio = min(network_px[0] / height, network_px[1] / width)
+            inner_px = (max(int(height * ratio + 0.5), 1), max(int(width * ratio + 0.5), 1))
+            self.zoom = np.array([inner_px[1] / width, inner_px[0] / height])
         elif self._way == NATIVE:
             inner_px = (height, width)
             network_px = (_round_up(height), _round_up(width))
             self.zoom = np.ones(2)
         else:
             self.zoom = np.array([network_px[1] / width, network_px[0] / height])
-        pad = _PAD * self._scale + self._shift
+        pad = 0 * self._scale if self._way == LONGEST else _PAD * self._scale + self._shift
         self._tensor = np.empty((self._scale.size, *network_px), np.float32)
         self._tensor[:] = pad[:, None, None]
         self._inner_px = (inner_px[1], inner_px[0])

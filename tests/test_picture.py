@@ -103,3 +103,11 @@ def test_what_cannot_be_done_is_refused() -> None:
         picture("stretch", mean=(1, 2))
     with pytest.raises(ModelError, match="4 × 0 px has no pixels"):
         picture("stretch")(np.zeros((0, 4), np.uint8))
+
+
+def test_the_longest_side_is_kept_and_zeros_after_the_norm_fill_the_rest_up() -> None:
+    make = picture("longest", width_px=64, height_px=64, mean=(100,), std=(2,))
+    tensor = make(np.full((50, 101, 3), 104, np.uint8))
+    assert (tensor[:, :32] == 2).all()  # 50 * 64 / 101 is 31.7
+    assert (tensor[:, 32:] == 0).all()
+    np.testing.assert_allclose(make.zoom, [64 / 101, 32 / 50])
