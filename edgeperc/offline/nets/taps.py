@@ -64,3 +64,14 @@ class Attention(nn.Module):
         shares = self.tap_softmax(torch.softmax(self.tap_logits(logits), dim=-1))
         out: Tensor = self.tap_out(shares @ self.tap_v(v))
         return out
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, heads * C) to (B, heads, N, C)."""
+    batch, count, width = x.shape
+    return x.reshape(batch, count, heads, width // heads).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, heads, N, C) to (B, N, heads * C)."""
+    return x.transpose(1, 2).flatten(2)
