@@ -100,11 +100,11 @@ def test_batches_are_the_single_clicks_and_never_fail() -> None:
     for k in (0, 3, 4, 5):
         click = next_click(truth[k], answer[k])
         assert click is not None
-        assert (*points[k], labels[k]) == (click.x, click.y, float(click.foreground))
+        assert (*points[k], labels[k]) == (click.x + 0.5, click.y + 0.5, float(click.foreground))
     affirmed = first_click(truth[1])
-    assert (*points[1], labels[1]) == (affirmed.x, affirmed.y, 1)
-    assert (*points[2], labels[2]) == (5, 4, 0)
-    assert clicks_on(truth[[0, 1]])[1].tolist() == [affirmed.x, affirmed.y]
+    assert (*points[1], labels[1]) == (*affirmed.point, 1)
+    assert (*points[2], labels[2]) == (5.5, 4.5, 0)
+    assert clicks_on(truth[[0, 1]])[1].tolist() == [*affirmed.point]
     assert clicks_on(truth[:0]).shape == (0, 2)
 
 

@@ -29,6 +29,11 @@ class Click:
     y: int
     foreground: bool = True
 
+    @property
+    def point(self) -> tuple[float, float]:
+        """Its centre as prompts have it: that of the upper left pixel is (0.5, 0.5)."""
+        return self.x + 0.5, self.y + 0.5
+
 
 def first_click(truth: Mask) -> Click:
     """The middle of a mask (H, W) that is not empty."""
@@ -58,20 +63,19 @@ def next_click(
 
 
 def clicks_on(truth: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """First clicks (B, 2) xy on masks (B, H, W), none of them empty."""
-    found = [first_click(mask) for mask in truth]
-    return np.array([(c.x, c.y) for c in found], np.float32).reshape(-1, 2)
+    """First clicks (B, 2) xy on masks (B, H, W), none of them empty; the centres of pixels."""
+    return np.array([first_click(mask).point for mask in truth], np.float32).reshape(-1, 2)
 
 
 def corrections(
     truth: NDArray[np.bool_], answer: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Next clicks (B, 2) xy and their labels (B,), 1 or 0, for masks (B, H, W).
+    """Next clicks (B, 2) xy and their labels (B,), 1 or 0, for masks (B, H, W); centres of pixels.
 
     Where nothing is wrong it is the first click again, and on an empty truth a 0 in the middle.
     """
     found = [next_click(t, a) or _affirmed(t) for t, a in zip(truth, answer, strict=True)]
-    points = np.array([(c.x, c.y) for c in found], np.float32).reshape(-1, 2)
+    points = np.array([c.point for c in found], np.float32).reshape(-1, 2)
     return points, np.array([c.foreground for c in found], np.float32)
 
 
