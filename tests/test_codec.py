@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from edgeperc import masks
 from edgeperc.errors import DataError
 from edgeperc.packet import Gaze, Stamp
 from edgeperc.proto.codec import from_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
-from edgeperc.result import Detections, LabelMap, ModelRef, Result, SearchMap, Timings
+from edgeperc.result import (
+    Detections,
+    Instances,
+    LabelMap,
+    ModelRef,
+    Result,
+    SearchMap,
+    Timings,
+)
 
 STAMP = Stamp(source="dvs", seq=2**40, start_ns=-5, end_ns=2**62)
 MODEL = ModelRef(name="m", sha256="ab", engine="onnxruntime", provider="cpu", precision="int8")
@@ -177,3 +186,64 @@ def test_a_damaged_search_map_is_a_data_error() -> None:
     for body in (pb.SearchMap(width=2, height=2, intensity=b"x"), pb.SearchMap(width=1 << 31)):
         with pytest.raises(DataError, match="is damaged"):
             from_message(pb.Result(search_map=body))
+
+
+@given(
+    pictures=arrays(np.bool_, st.tuples(st.integers(0, 3), st.just(7), st.just(5))),
+    named=st.booleans(),
+)
+def test_instances_survive(pictures: NDArray[np.bool_], named: bool) -> None:
+    count = len(pictures)
+    sent = Instances(
+        stamp=STAMP,
+        ids=np.arange(count, dtype=np.int64) + 2**40,
+        masks=tuple(masks.encode(picture) for picture in pictures),
+        boxes=np.arange(4 * count, dtype=np.float32).reshape(-1, 4) / 3,
+        scores=np.linspace(0, 1, count, dtype=np.float32),
+        visible=np.linspace(1, 0, count, dtype=np.float32),
+        picture_px=(5, 7),
+        classes=("a", "b", "ß")[:count] if named else (),
+        model=MODEL,
+        timings=TIMINGS,
+    )
+    received = over_the_wire(sent)
+    assert isinstance(received, Instances)
+    for name in ("ids", "boxes", "scores", "visible"):
+        np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
+        assert getattr(received, name).dtype == getattr(sent, name).dtype
+        assert not getattr(received, name).flags.writeable
+    assert received.masks == sent.masks
+    for mask, picture in zip(received.masks, pictures, strict=True):
+        np.testing.assert_array_equal(masks.decode(mask), picture)
+    assert (received.picture_px, received.classes) == ((5, 7), sent.classes)
+    assert (received.stamp, received.model, received.timings) == (STAMP, MODEL, TIMINGS)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"mask": pb.Mask(width=4, height=4, counts=b"0")}, "do not fill"),
+        ({"mask": pb.Mask(width=4, height=4, counts=b"")}, "empty"),
+        ({"mask": pb.Mask(width=4, height=4, counts=bytes(range(200)))}, "character"),
+        ({"mask": pb.Mask(width=5, height=4, counts=b"d0")}, "5 × 4 px in a picture of 4 × 4"),
+        ({"mask": pb.Mask(width=4, height=4, counts=b"`0"), "id": 1 << 63}, "63 bits"),
+    ],
+)
+def test_a_damaged_instance_is_a_data_error(body: dict[str, object], said: str) -> None:
+    message = pb.Instances(width=4, height=4, instances=[body])
+    with pytest.raises(DataError, match=said):
+        from_message(pb.Result(instances=message))
+
+
+def test_instances_larger_than_any_picture_are_a_data_error() -> None:
+    side = 1 << 31
+    mask = pb.Mask(width=side, height=side, counts=b"0")
+    with pytest.raises(DataError, match="not a size"):
+        from_message(
+            pb.Result(instances=pb.Instances(width=side, height=side, instances=[{"mask": mask}]))
+        )
+
+
+def test_every_instance_has_a_name_or_none_has() -> None:
+    with pytest.raises(DataError, match="0 instances with 1 names"):
+        from_message(pb.Result(instances=pb.Instances(classes=["a"])))

@@ -10,11 +10,14 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from edgeperc import masks
 from edgeperc.errors import DataError
+from edgeperc.masks import Rle
 from edgeperc.packet import Gaze, Stamp
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.result import (
     Detections,
+    Instances,
     LabelMap,
     ModelRef,
     Result,
@@ -43,6 +46,8 @@ def to_message(result: Result, encoding: pb.MaskEncoding, *, published_ns: int =
         message.label_map.CopyFrom(_label_map_message(result, encoding))
     elif isinstance(result, Detections):
         message.detections.CopyFrom(_detections_message(result))
+    elif isinstance(result, Instances):
+        message.instances.CopyFrom(_instances_message(result))
     else:
         message.search_map.CopyFrom(_search_map_message(result))
     return message
@@ -63,6 +68,8 @@ def from_message(message: pb.Result) -> Result:
         found = message.detections
         gaze = as_dataclass(Gaze, found.gaze) if found.HasField("gaze") else None
         return Detections(**_detection_arrays(found), gaze=gaze, **about)
+    if kind == "instances":
+        return Instances(**_instance_arrays(message.instances), **about)
     if kind == "search_map":
         return SearchMap(**_search_map_arrays(message.search_map), **about)
     raise DataError(
@@ -191,6 +198,60 @@ def _detection_arrays(message: pb.Detections) -> dict[str, Any]:
         "classes": tuple(message.classes),
         "picture_px": (message.width, message.height),
         "variance": _edges([each.variance for each in found]) if has_variance else None,
+    }
+
+
+def mask_message(mask: Rle) -> pb.Mask:
+    """Say a mask on the wire."""
+    return pb.Mask(width=mask.width_px, height=mask.height_px, counts=mask.counts)
+
+
+def mask_of(message: pb.Mask) -> Rle:
+    """Inverse of `mask_message`. Raises DataError if its runs do not fill it."""
+    mask = Rle(message.counts, height_px=message.height, width_px=message.width)
+    masks.runs(mask)
+    return mask
+
+
+def _instances_message(result: Instances) -> pb.Instances:
+    width, height = result.picture_px
+    message = pb.Instances(width=width, height=height, classes=result.classes)
+    for index, (instance, box) in enumerate(
+        zip(result.ids.tolist(), result.boxes.tolist(), strict=True)
+    ):
+        message.instances.add(
+            id=instance,
+            mask=mask_message(result.masks[index]),
+            box=_box_message(box),
+            score=float(result.scores[index]),
+            visible=float(result.visible[index]),
+        )
+    return message
+
+
+def _instance_arrays(message: pb.Instances) -> dict[str, Any]:
+    found, classes = message.instances, tuple(message.classes)
+    picture_px = (message.width, message.height)
+    for each in found:
+        if (each.mask.width, each.mask.height) != picture_px:
+            raise DataError(
+                f"mask of {each.mask.width} × {each.mask.height} px in a picture of"
+                f" {picture_px[0]} × {picture_px[1]} px"
+            )
+    if len(classes) not in (0, len(found)):
+        raise DataError(f"{len(found)} instances with {len(classes)} names")
+    try:
+        ids = np.array([each.id for each in found], np.int64)
+    except OverflowError:
+        raise DataError("an instance's id has more than 63 bits") from None
+    return {
+        "ids": _read_only(ids),
+        "masks": tuple(mask_of(each.mask) for each in found),
+        "boxes": _edges([each.box for each in found]),
+        "scores": _read_only(np.array([each.score for each in found], np.float32)),
+        "visible": _read_only(np.array([each.visible for each in found], np.float32)),
+        "picture_px": picture_px,
+        "classes": classes,
     }
 
 

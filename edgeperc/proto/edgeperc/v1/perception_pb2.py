@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64geperc/v1/perception.proto\x12\x0b\x65\x64geperc.v1\"~\n\x10SubscribeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.edgeperc.v1.MaskEncoding\x12-\n\x08\x64\x65livery\x18\x03 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\"\xa3\x01\n\x0e\x44\x65liveryPolicy\x12.\n\x04mode\x18\x01 \x01(\x0e\x32 .edgeperc.v1.DeliveryPolicy.Mode\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\x13\n\x0bmax_rate_hz\x18\x03 \x01(\x02\"=\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMODE_LATEST\x10\x01\x12\x0e\n\nMODE_QUEUE\x10\x02\"\xce\x02\n\x06Result\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12*\n\tlabel_map\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.LabelMapH\x00\x12+\n\tinstances\x18\x04 \x01(\x0b\x32\x16.edgeperc.v1.InstancesH\x00\x12-\n\ndetections\x18\x05 \x01(\x0b\x32\x17.edgeperc.v1.DetectionsH\x00\x12,\n\nsearch_map\x18\n \x01(\x0b\x32\x16.edgeperc.v1.SearchMapH\x00\x12%\n\x07timings\x18\x07 \x01(\x0b\x32\x14.edgeperc.v1.Timings\x12\x16\n\x0e\x64ropped_before\x18\x08 \x01(\x04\x42\x06\n\x04\x62ody\"F\n\x05Stamp\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x10\n\x08start_ns\x18\x03 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x03\"]\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\"u\n\x08LabelMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12+\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.edgeperc.v1.MaskEncoding\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\"T\n\tInstances\x12(\n\tinstances\x18\x01 \x03(\x0b\x32\x15.edgeperc.v1.Instance\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"v\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x1f\n\x04mask\x18\x02 \x01(\x0b\x32\x11.edgeperc.v1.Mask\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\r\n\x05score\x18\x04 \x01(\x02\x12\x0f\n\x07visible\x18\x05 \x01(\x02\"5\n\x04Mask\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"\x89\x01\n\nDetections\x12*\n\ndetections\x18\x01 \x03(\x0b\x32\x16.edgeperc.v1.Detection\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x1f\n\x04gaze\x18\x03 \x01(\x0b\x32\x11.edgeperc.v1.Gaze\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\")\n\x04Gaze\x12\x0f\n\x07pan_rad\x18\x01 \x01(\x02\x12\x10\n\x08tilt_rad\x18\x02 \x01(\x02\"\x95\x01\n\tSearchMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x11\n\tintensity\x18\x03 \x01(\x0c\x12\x10\n\x08\x63\x65ll_rad\x18\x04 \x01(\x02\x12\"\n\x06tracks\x18\x05 \x03(\x0b\x32\x12.edgeperc.v1.Track\x12 \n\x05trail\x18\x06 \x03(\x0b\x32\x11.edgeperc.v1.Gaze\"K\n\x05Track\x12\x1f\n\x04gaze\x18\x01 \x01(\x0b\x32\x11.edgeperc.v1.Gaze\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\r\n\x05\x61ge_s\x18\x03 \x01(\x02\"o\n\tDetection\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\r\x12\"\n\x08variance\x18\x04 \x01(\x0b\x32\x10.edgeperc.v1.Box\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"j\n\x07Timings\x12\x0f\n\x07wait_ns\x18\x01 \x01(\x03\x12\x14\n\x0crepresent_ns\x18\x02 \x01(\x03\x12\x10\n\x08infer_ns\x18\x03 \x01(\x03\x12\x10\n\x08total_ns\x18\x04 \x01(\x03\x12\x14\n\x0cpublished_ns\x18\x05 \x01(\x03\"\x14\n\x12ListSourcesRequest\";\n\x13ListSourcesResponse\x12$\n\x07sources\x18\x01 \x03(\x0b\x32\x13.edgeperc.v1.Source\"&\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.edgeperc.v1.ModelRef*s\n\x0cMaskEncoding\x12\x1d\n\x19MASK_ENCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11MASK_ENCODING_RAW\x10\x01\x12\x16\n\x12MASK_ENCODING_ZSTD\x10\x02\x12\x15\n\x11MASK_ENCODING_RLE\x10\x03\x32\xf7\x01\n\x11PerceptionService\x12\x41\n\tSubscribe\x12\x1d.edgeperc.v1.SubscribeRequest\x1a\x13.edgeperc.v1.Result0\x01\x12P\n\x0bListSources\x12\x1f.edgeperc.v1.ListSourcesRequest\x1a .edgeperc.v1.ListSourcesResponse\x12M\n\nListModels\x12\x1e.edgeperc.v1.ListModelsRequest\x1a\x1f.edgeperc.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65\x64geperc/v1/perception.proto\x12\x0b\x65\x64geperc.v1\"~\n\x10SubscribeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.edgeperc.v1.MaskEncoding\x12-\n\x08\x64\x65livery\x18\x03 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\"\xa3\x01\n\x0e\x44\x65liveryPolicy\x12.\n\x04mode\x18\x01 \x01(\x0e\x32 .edgeperc.v1.DeliveryPolicy.Mode\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\r\x12\x13\n\x0bmax_rate_hz\x18\x03 \x01(\x02\"=\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMODE_LATEST\x10\x01\x12\x0e\n\nMODE_QUEUE\x10\x02\"\xce\x02\n\x06Result\x12!\n\x05stamp\x18\x01 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12*\n\tlabel_map\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.LabelMapH\x00\x12+\n\tinstances\x18\x04 \x01(\x0b\x32\x16.edgeperc.v1.InstancesH\x00\x12-\n\ndetections\x18\x05 \x01(\x0b\x32\x17.edgeperc.v1.DetectionsH\x00\x12,\n\nsearch_map\x18\n \x01(\x0b\x32\x16.edgeperc.v1.SearchMapH\x00\x12%\n\x07timings\x18\x07 \x01(\x0b\x32\x14.edgeperc.v1.Timings\x12\x16\n\x0e\x64ropped_before\x18\x08 \x01(\x04\x42\x06\n\x04\x62ody\"F\n\x05Stamp\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x10\n\x08start_ns\x18\x03 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x04 \x01(\x03\"]\n\x08ModelRef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\"u\n\x08LabelMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12+\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.edgeperc.v1.MaskEncoding\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\t\"e\n\tInstances\x12(\n\tinstances\x18\x01 \x03(\x0b\x32\x15.edgeperc.v1.Instance\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\"v\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x1f\n\x04mask\x18\x02 \x01(\x0b\x32\x11.edgeperc.v1.Mask\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\r\n\x05score\x18\x04 \x01(\x02\x12\x0f\n\x07visible\x18\x05 \x01(\x02\"5\n\x04Mask\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"\x89\x01\n\nDetections\x12*\n\ndetections\x18\x01 \x03(\x0b\x32\x16.edgeperc.v1.Detection\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\t\x12\x1f\n\x04gaze\x18\x03 \x01(\x0b\x32\x11.edgeperc.v1.Gaze\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\")\n\x04Gaze\x12\x0f\n\x07pan_rad\x18\x01 \x01(\x02\x12\x10\n\x08tilt_rad\x18\x02 \x01(\x02\"\x95\x01\n\tSearchMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x11\n\tintensity\x18\x03 \x01(\x0c\x12\x10\n\x08\x63\x65ll_rad\x18\x04 \x01(\x02\x12\"\n\x06tracks\x18\x05 \x03(\x0b\x32\x12.edgeperc.v1.Track\x12 \n\x05trail\x18\x06 \x03(\x0b\x32\x11.edgeperc.v1.Gaze\"K\n\x05Track\x12\x1f\n\x04gaze\x18\x01 \x01(\x0b\x32\x11.edgeperc.v1.Gaze\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\r\n\x05\x61ge_s\x18\x03 \x01(\x02\"o\n\tDetection\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x10\n\x08\x63lass_id\x18\x03 \x01(\r\x12\"\n\x08variance\x18\x04 \x01(\x0b\x32\x10.edgeperc.v1.Box\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"j\n\x07Timings\x12\x0f\n\x07wait_ns\x18\x01 \x01(\x03\x12\x14\n\x0crepresent_ns\x18\x02 \x01(\x03\x12\x10\n\x08infer_ns\x18\x03 \x01(\x03\x12\x10\n\x08total_ns\x18\x04 \x01(\x03\x12\x14\n\x0cpublished_ns\x18\x05 \x01(\x03\"\x14\n\x12ListSourcesRequest\";\n\x13ListSourcesResponse\x12$\n\x07sources\x18\x01 \x03(\x0b\x32\x13.edgeperc.v1.Source\"&\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64river\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.edgeperc.v1.ModelRef*s\n\x0cMaskEncoding\x12\x1d\n\x19MASK_ENCODING_UNSPECIFIED\x10\x00\x12\x15\n\x11MASK_ENCODING_RAW\x10\x01\x12\x16\n\x12MASK_ENCODING_ZSTD\x10\x02\x12\x15\n\x11MASK_ENCODING_RLE\x10\x03\x32\xf7\x01\n\x11PerceptionService\x12\x41\n\tSubscribe\x12\x1d.edgeperc.v1.SubscribeRequest\x1a\x13.edgeperc.v1.Result0\x01\x12P\n\x0bListSources\x12\x1f.edgeperc.v1.ListSourcesRequest\x1a .edgeperc.v1.ListSourcesResponse\x12M\n\nListModels\x12\x1e.edgeperc.v1.ListModelsRequest\x1a\x1f.edgeperc.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgeperc.v1.perception_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKENCODING']._serialized_start=2128
-  _globals['_MASKENCODING']._serialized_end=2243
+  _globals['_MASKENCODING']._serialized_start=2145
+  _globals['_MASKENCODING']._serialized_end=2260
   _globals['_SUBSCRIBEREQUEST']._serialized_start=45
   _globals['_SUBSCRIBEREQUEST']._serialized_end=171
   _globals['_DELIVERYPOLICY']._serialized_start=174
@@ -48,35 +48,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABELMAP']._serialized_start=843
   _globals['_LABELMAP']._serialized_end=960
   _globals['_INSTANCES']._serialized_start=962
-  _globals['_INSTANCES']._serialized_end=1046
-  _globals['_INSTANCE']._serialized_start=1048
-  _globals['_INSTANCE']._serialized_end=1166
-  _globals['_MASK']._serialized_start=1168
-  _globals['_MASK']._serialized_end=1221
-  _globals['_DETECTIONS']._serialized_start=1224
-  _globals['_DETECTIONS']._serialized_end=1361
-  _globals['_GAZE']._serialized_start=1363
-  _globals['_GAZE']._serialized_end=1404
-  _globals['_SEARCHMAP']._serialized_start=1407
-  _globals['_SEARCHMAP']._serialized_end=1556
-  _globals['_TRACK']._serialized_start=1558
-  _globals['_TRACK']._serialized_end=1633
-  _globals['_DETECTION']._serialized_start=1635
-  _globals['_DETECTION']._serialized_end=1746
-  _globals['_BOX']._serialized_start=1748
-  _globals['_BOX']._serialized_end=1813
-  _globals['_TIMINGS']._serialized_start=1815
-  _globals['_TIMINGS']._serialized_end=1921
-  _globals['_LISTSOURCESREQUEST']._serialized_start=1923
-  _globals['_LISTSOURCESREQUEST']._serialized_end=1943
-  _globals['_LISTSOURCESRESPONSE']._serialized_start=1945
-  _globals['_LISTSOURCESRESPONSE']._serialized_end=2004
-  _globals['_SOURCE']._serialized_start=2006
-  _globals['_SOURCE']._serialized_end=2044
-  _globals['_LISTMODELSREQUEST']._serialized_start=2046
-  _globals['_LISTMODELSREQUEST']._serialized_end=2065
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2067
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2126
-  _globals['_PERCEPTIONSERVICE']._serialized_start=2246
-  _globals['_PERCEPTIONSERVICE']._serialized_end=2493
+  _globals['_INSTANCES']._serialized_end=1063
+  _globals['_INSTANCE']._serialized_start=1065
+  _globals['_INSTANCE']._serialized_end=1183
+  _globals['_MASK']._serialized_start=1185
+  _globals['_MASK']._serialized_end=1238
+  _globals['_DETECTIONS']._serialized_start=1241
+  _globals['_DETECTIONS']._serialized_end=1378
+  _globals['_GAZE']._serialized_start=1380
+  _globals['_GAZE']._serialized_end=1421
+  _globals['_SEARCHMAP']._serialized_start=1424
+  _globals['_SEARCHMAP']._serialized_end=1573
+  _globals['_TRACK']._serialized_start=1575
+  _globals['_TRACK']._serialized_end=1650
+  _globals['_DETECTION']._serialized_start=1652
+  _globals['_DETECTION']._serialized_end=1763
+  _globals['_BOX']._serialized_start=1765
+  _globals['_BOX']._serialized_end=1830
+  _globals['_TIMINGS']._serialized_start=1832
+  _globals['_TIMINGS']._serialized_end=1938
+  _globals['_LISTSOURCESREQUEST']._serialized_start=1940
+  _globals['_LISTSOURCESREQUEST']._serialized_end=1960
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=1962
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=2021
+  _globals['_SOURCE']._serialized_start=2023
+  _globals['_SOURCE']._serialized_end=2061
+  _globals['_LISTMODELSREQUEST']._serialized_start=2063
+  _globals['_LISTMODELSREQUEST']._serialized_end=2082
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2084
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2143
+  _globals['_PERCEPTIONSERVICE']._serialized_start=2263
+  _globals['_PERCEPTIONSERVICE']._serialized_end=2510
 # @@protoc_insertion_point(module_scope)
