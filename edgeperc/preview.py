@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from edgeperc.result import UNKNOWN, Detections, LabelMap, Result, SearchMap
+from edgeperc.result import UNKNOWN, Detections, Instances, LabelMap, Result, SearchMap
 
 GOLDEN_RATIO = 0.61803399  # steps of it around the colour wheel never come close to each other
 
@@ -22,6 +22,13 @@ def class_colour(label: int) -> str:
         return "#000000"
     saturation, value = (0.45, 0.8)[label % 2], (0.95, 0.5, 0.75)[label % 3]
     rgb = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1.0, saturation, value)
+    return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
+
+
+def object_colour(object_id: int) -> str:
+    """Colour of an object as "#rrggbb": always bright, the same as long as the id is the same."""
+    saturation = (0.85, 0.65)[object_id % 2]
+    rgb = colorsys.hsv_to_rgb(object_id * GOLDEN_RATIO % 1.0, saturation, 1.0)
     return "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
 
 
@@ -36,6 +43,11 @@ def picture(result: Result, *, columns: int, rows: int) -> Text:
         return half_blocks(result.labels, columns=columns, rows=rows)
     if isinstance(result, SearchMap):
         return half_blocks(_heat(result), columns=columns, rows=rows, colour=heat_colour)
+    if isinstance(result, Instances):
+        ids = [*result.ids[:UNKNOWN].tolist()]
+        colours = [*map(object_colour, ids), *["#000000"] * (UNKNOWN + 1 - len(ids))]
+        labels = _objects(result)
+        return half_blocks(labels, columns=columns, rows=rows, colour=colours.__getitem__)
     return Text()
 
 
@@ -80,6 +92,8 @@ def summary(result: Result) -> Text:
     """One line on what was seen: classes in their colours, with shares or counts."""
     if isinstance(result, SearchMap):
         return Text(_search_summary(result))
+    if isinstance(result, Instances):
+        return _objects_summary(result)
     if isinstance(result, LabelMap):
         found = {name: f"{share:.0%}" for name, share in class_shares(result).items()}
     else:
@@ -93,6 +107,21 @@ def summary(result: Result) -> Text:
     if isinstance(result, Detections) and result.gaze:
         line.append(f"  at {_angles(result.gaze.pan_rad, result.gaze.tilt_rad)}")
     return line
+
+
+def _objects_summary(result: Instances) -> Text:
+    """Each object in its colour with the score of its mask, or that it is out of sight."""
+    line = Text()
+    for index, object_id in enumerate(result.ids.tolist()):
+        name = " ".join(filter(None, (str(object_id), *result.classes[index : index + 1])))
+        if result.visible[index] >= 0.5:
+            line.append("■ ", object_colour(object_id))
+            line.append(f"{name} {result.scores[index]:.2f}  ")
+        else:
+            line.append("□ ", object_colour(object_id))
+            line.append(f"{name} out of sight  ", "dim")
+    line.rstrip()
+    return line if len(result.ids) else Text("no objects yet")
 
 
 def _search_summary(result: SearchMap) -> str:
@@ -111,6 +140,18 @@ def _heat(result: SearchMap) -> NDArray[np.uint8]:
     decades = np.log10(np.maximum(result.intensity / highest, 1e-3))
     heat: NDArray[np.uint8] = np.round(255 * (1 + decades / 3)).astype(np.uint8)
     return heat
+
+
+def _objects(result: Instances) -> NDArray[np.uint8]:
+    """Which object each pixel belongs to, by index; the later one where two overlap."""
+    from edgeperc import masks
+
+    width_px, height_px = result.picture_px
+    labels = np.full((height_px, width_px), UNKNOWN, np.uint8)
+    for index, mask in enumerate(result.masks[:UNKNOWN]):
+        if (mask.height_px, mask.width_px) == labels.shape:
+            labels[masks.decode(mask)] = index
+    return labels
 
 
 def _centres(size: int, count: int) -> NDArray[np.intp]:

@@ -22,14 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.calibration.file import Calibration
-from edgeperc.errors import ConfigError
 from edgeperc.packet import Frame, Gaze
 from edgeperc.result import Detections, Result, SearchMap
+from edgeperc.video import RATE_HZ, VideoFile
 
 Picture: TypeAlias = NDArray[np.uint8]
 
-CODECS = {".mp4": "mp4v", ".webm": "VP90", ".avi": "MJPG"}
-RATE_HZ = 30.0
 WIDTH_PX = 1280
 CROP_PX = 160
 BAR_PX = 28
@@ -105,19 +103,11 @@ class Render:
     """
 
     def __init__(self, path: Path, overlay: Overlay, *, wide: str, search: str) -> None:
-        if path.suffix not in CODECS:
-            raise ConfigError(
-                f"{path}: cannot render to {path.suffix or 'a file without ending'}",
-                hint=f"use one of {', '.join(CODECS)}",
-            )
-        if not path.parent.is_dir():
-            raise ConfigError(f"{path.parent}: no such folder")
+        self._video = VideoFile(path, rate_hz=RATE_HZ)
         self.where = str(path)
-        self._path = path
         self._overlay = overlay
         self._wide, self._search = wide, search
         self._lock = threading.Lock()
-        self._writer: cv2.VideoWriter | None = None
         self._panoramas: deque[Frame] = deque()
         self._hints: deque[Detections] = deque()
         self._look: Frame | None = None
@@ -148,9 +138,7 @@ class Render:
     def close(self) -> None:
         """Finish the file; may be called twice."""
         with self._lock:
-            if self._writer:
-                self._writer.release()
-                self._writer = None
+            self._video.close()
 
     def _add_look(self, found: Detections) -> None:
         assert found.gaze
@@ -178,7 +166,7 @@ class Render:
         for k, crop in enumerate([_crop(self._look, found), *self._finds]):
             strip[:, k * CROP_PX : (k + 1) * CROP_PX] = crop
         cv2.rectangle(strip, (1, 1), (CROP_PX - 2, CROP_PX - 2), YELLOW, 2)
-        self._put(np.concatenate([panorama, strip, self._bar(now_ns)]))
+        self._video.write(np.concatenate([panorama, strip, self._bar(now_ns)]))
 
     def _panorama(self, frame: Frame, found: Detections) -> Picture:
         """The wide picture with everything that is known drawn over it."""
@@ -215,15 +203,6 @@ class Render:
         )
         cv2.putText(bar, text, (10, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, WHITE, 1, cv2.LINE_AA)
         return bar
-
-    def _put(self, picture: Picture) -> None:
-        if self._writer is None:
-            codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix])
-            size_px = (picture.shape[1], picture.shape[0])
-            self._writer = cv2.VideoWriter(str(self._path), codec, RATE_HZ, size_px)
-            if not self._writer.isOpened():
-                raise OSError(f"{self._path}: OpenCV cannot write this kind of video here")
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 def _skip_to(waiting: deque[Frame] | deque[Detections], now_ns: int) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from edgeperc import __version__, plugin
+from edgeperc import __version__, places, plugin
 from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
 from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
 from edgeperc.render import Overlay, Render
+from edgeperc.render_frames import RenderFrames
 from edgeperc.serve import watch_run
 from edgeperc.steering.build import calibrations
 from edgeperc.table import run_report
@@ -133,9 +134,9 @@ def replay(
 ) -> Replayed:
     """Play a plan to its end, lossless, and write `summary.json` into `out`.
 
-    speed: 1.0 is real time, None as fast as possible. render: a video to draw a search into. What
-    came before an error is delivered and written. Raises ConfigError or
-    ModelError before anything starts.
+    speed: 1.0 is real time, None as fast as possible. render: a video to draw the search into, or
+    what was found in frames. What came before an error is delivered and written. Raises ConfigError
+    or ModelError before anything starts.
     """
     viewer = _renderer(plan, render) if render else None
     with console.status("loading models ..."):
@@ -160,9 +161,19 @@ def replay(
     return Replayed(summary=summary, error=error)
 
 
-def _renderer(plan: Plan, path: Path) -> Render:
+def _renderer(plan: Plan, path: Path) -> Render | RenderFrames:
     if plan.app.search is None:
-        raise ConfigError(f"--render draws a search, and {plan.app_path} has no [search]")
+        looked_at = [
+            table.input
+            for table in plan.app.pipelines
+            if places.find_card(table.model).card.input.kind == "frame"
+        ]
+        if not looked_at:
+            raise ConfigError(
+                f"--render draws a search or frames, and {plan.app_path} has no [search] and no"
+                " pipeline that takes frames"
+            )
+        return RenderFrames(path, source=looked_at[0], pipelines=looked_at.count(looked_at[0]))
     field = plan.rig.field
     overlay = Overlay(calibrations(plan), search_rad=math.radians(field.search_deg))
     return Render(path, overlay, wide=field.wide, search=field.search)

@@ -7,7 +7,17 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeperc import ConfigError, Detections, Gaze, LabelMap, ModelRef, Stamp, Timings
+from edgeperc import (
+    ConfigError,
+    Detections,
+    Gaze,
+    Instances,
+    LabelMap,
+    ModelRef,
+    Stamp,
+    Timings,
+    masks,
+)
 from edgeperc.result import Inventory
 from edgeperc.sinks.file import File
 
@@ -75,3 +85,32 @@ def test_boxes_and_gaze_stand_in_their_line(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
     assert line["gaze"] == {"pan_deg": 0.0, "tilt_deg": 1.0}
     assert line["detections"] == [{"class": "vehicle", "score": 0.5, "box": [1, 2, 3, 4]}]
+
+
+def test_objects_are_a_line_with_masks_that_coco_reads(tmp_path: Path) -> None:
+    mask = np.zeros((6, 8), np.bool_)
+    mask[2:5, 3:7] = True
+    rle = masks.encode(mask)
+    sink = File(str(tmp_path / "out"), inventory=Inventory())
+    sink.write(
+        Instances(
+            stamp=Stamp(source="cam", seq=3, start_ns=0, end_ns=50_000_000),
+            ids=np.array([12]),
+            masks=(rle,),
+            boxes=masks.box(rle)[None],
+            scores=np.array([0.5], np.float32),
+            visible=np.array([0.75], np.float32),
+            picture_px=(8, 6),
+            model=ModelRef(name="net"),
+        )
+    )
+    sink.close()
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    (found,) = json.loads(line)["instances"]
+    assert {key: found[key] for key in ("id", "score", "visible", "box")} == {
+        "id": 12,
+        "score": 0.5,
+        "visible": 0.75,
+        "box": [3, 2, 7, 5],
+    }
+    assert (masks.decode(masks.from_coco(found["mask"])) == mask).all()

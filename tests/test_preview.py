@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeperc import masks
 from edgeperc.packet import Stamp
-from edgeperc.preview import class_colour, class_shares, half_blocks, picture, summary
-from edgeperc.result import UNKNOWN, Detections, LabelMap, ModelRef, SearchMap
+from edgeperc.preview import (
+    class_colour,
+    class_shares,
+    half_blocks,
+    object_colour,
+    picture,
+    summary,
+)
+from edgeperc.result import UNKNOWN, Detections, Instances, LabelMap, ModelRef, SearchMap
 
 STAMP = Stamp(source="dvs", seq=0, start_ns=0, end_ns=1)
 sizes = st.integers(1, 300)
@@ -116,3 +124,37 @@ def test_a_search_map_glows_where_targets_may_be() -> None:
 def test_a_search_map_of_nothing_is_dark() -> None:
     drawn = picture(search_map([[0.0], [0.0]]), columns=1, rows=1)
     assert [str(span.style) for span in drawn.spans] == ["#000000 on #000000"]
+
+
+def instances(*found: np.ndarray, ids: list[int], visible: list[float]) -> Instances:
+    packed = tuple(masks.encode(mask) for mask in found)
+    return Instances(
+        stamp=STAMP,
+        ids=np.array(ids, np.int64),
+        masks=packed,
+        boxes=np.array([masks.box(rle) for rle in packed], np.float32).reshape(-1, 4),
+        scores=np.array([0.91] * len(ids), np.float32),
+        visible=np.array(visible, np.float32),
+        picture_px=(4, 2),
+        model=ModelRef(name="m"),
+        classes=("", "dog")[: len(ids)],
+    )
+
+
+def test_objects_are_drawn_in_the_colours_of_their_ids() -> None:
+    upper, right = np.zeros((2, 2, 4), np.bool_)
+    upper[0], right[:, 3] = True, True
+    found = instances(upper, right, ids=[300, 7], visible=[1, 1])
+    drawn = picture(found, columns=4, rows=1)
+    a, b, black = object_colour(300), object_colour(7), class_colour(UNKNOWN)
+    styles = [str(span.style) for span in drawn.spans]
+    assert styles == [*[f"{a} on {black}"] * 3, f"{b} on {b}"]
+
+
+def test_objects_are_listed_with_what_is_known_of_them() -> None:
+    upper = np.ones((2, 4), np.bool_)
+    said = summary(instances(upper, ~upper, ids=[1, 7], visible=[0.9, 0.1]))
+    assert said.plain == "■ 1 0.91  □ 7 dog out of sight"
+    nothing = instances(ids=[], visible=[])
+    assert summary(nothing).plain == "no objects yet"
+    assert set(picture(nothing, columns=4, rows=1).plain) == {"▀"}

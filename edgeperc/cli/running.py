@@ -51,7 +51,8 @@ def replay(
         str | None, typer.Option(help="Also stream the results by gRPC, as HOST:PORT.")
     ] = None,
     render: Annotated[
-        Path | None, typer.Option(help="Draw a search into this video (.mp4, .webm, .avi).")
+        Path | None,
+        typer.Option(help="Draw the search, or what was found in frames, into this video."),
     ] = None,
     width_px: Annotated[
         int | None, typer.Option(min=1, help="Sensor width, where the file does not say it.")
