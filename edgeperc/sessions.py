@@ -82,10 +82,11 @@ Answer: TypeAlias = Callable[[Accepted | EdgepercError], None]
 class Session:
     """One client's objects; opened by `Sessions.open`. The sessions' lock guards its fields.
 
-    objects: number -> id in results. removed: numbers that are used up.
+    name: for people. objects: number -> id in results. removed: numbers that are used up.
     """
 
     sessions: Sessions
+    name: str
     ttl_s: float
     on_lost: Callable[[EdgepercError], None]
     on_end: Callable[[End], None]
@@ -153,7 +154,8 @@ class Sessions:
         self._open: list[Session] = []
         self._waiting: deque[tuple[Session, Request, Answer]] = deque()
         self._ownerless: list[int] = []
-        self._house = Session(self, math.inf, lambda _: None, lambda _: None)
+        self._names = itertools.count(1)
+        self._house = Session(self, "house", math.inf, lambda _: None, lambda _: None)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -180,7 +182,9 @@ class Sessions:
                     why="full",
                     hint="close one, or wait until one is given up",
                 )
-            session = Session(self, min(ttl_s or self.ttl_s, self.ttl_s), on_lost, on_end)
+            name = f"{self.source}-{next(self._names)}"
+            ttl_s = min(ttl_s or self.ttl_s, self.ttl_s)
+            session = Session(self, name, ttl_s, on_lost, on_end)
             session.touch()
             self._open.append(session)
             return session

@@ -204,11 +204,11 @@ def test_request_that_makes_no_sense_is_refused(
 
 def test_health_is_serving_once_a_first_result_came(sink: Grpc, channel: grpc.Channel) -> None:
     check = health_pb2_grpc.HealthStub(channel).Check
-    names = ("", "edgeperc.v1.PerceptionService")
+    names = ("", "edgeperc.v1.PerceptionService", "edgeperc.v1.TrackingService")
     requests = [health_pb2.HealthCheckRequest(service=name) for name in names]
-    assert [check(request).status for request in requests] == [NOT_SERVING, NOT_SERVING]
+    assert [check(request).status for request in requests] == [NOT_SERVING] * 3
     sink.write(label_map(0))
-    assert [check(request).status for request in requests] == [SERVING, SERVING]
+    assert [check(request).status for request in requests] == [SERVING] * 3
 
 
 def open_watches(channel: grpc.Channel, count: int) -> list[Any]:
@@ -330,6 +330,7 @@ def test_client_that_knows_nothing_but_reflection_can_subscribe(daemon: str) -> 
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(database.get_services()) == {
             "edgeperc.v1.PerceptionService",
+            "edgeperc.v1.TrackingService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }

@@ -1,4 +1,4 @@
-"""Results to any number of gRPC clients: `edgeperc.v1.PerceptionService`, health, reflection.
+"""Results to any number of gRPC clients: `edgeperc.v1`, health, reflection.
 
 Threads: `write` runs in a pipeline's thread and only fills mailboxes. Each subscriber has a thread
 of the server's pool, which encodes and sends; a slow one loses results of its own, nothing else.
@@ -7,10 +7,9 @@ of the server's pool, which encodes and sends; a slow one loses results of its o
 from __future__ import annotations
 
 import ipaddress
-import math
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -21,19 +20,22 @@ from edgeperc.errors import ConfigError
 from edgeperc.proto.codec import as_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
+from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Inventory, Result
 from edgeperc.sinks.grpc_standard import Health, Reflection, Seats
-from edgeperc.sinks.mailbox import Mailbox, Published
+from edgeperc.sinks.mailbox import Mailbox, Published, delivery_options
+from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES, Tracking
+from edgeperc.sinks.tracking import SERVICE as TRACKING_SERVICE
+from edgeperc.tracker import Tracker
 
-SERVICE = pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name
-DEFAULT_DEPTH = 8
-MAX_DEPTH = 256
+SERVICES = (pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name, TRACKING_SERVICE)
 CLOSE_S = 0.8
 LOOPBACK_PEERS = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 STANDARD_STREAMS = 8  # health watches and reflection
 SPARE_THREADS = 4  # never held by a stream, so that short calls always answer
 
 SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # two daemons on one port would share its clients by chance
     ("grpc.keepalive_time_ms", 20_000),  # notices a client that lost its network
     ("grpc.http2.ping_timeout_ms", 10_000),
@@ -45,14 +47,16 @@ SERVER_OPTIONS = (
 class Grpc:
     """Sink that serves `edgeperc.v1` at `listen` ("host:port"; port 0 picks a free one).
 
-    max_streams: subscribers at a time. insecure: allow an address that other machines can reach,
-    without encryption or passwords. Raises ConfigError if the address cannot be served.
+    trackers: the pipelines that can be prompted. max_streams: subscribers at a time. insecure: allow
+    an address that other machines can reach, without encryption or passwords. Raises ConfigError if
+    the address cannot be served.
     """
 
     def __init__(
         self,
         *,
         inventory: Inventory,
+        trackers: Sequence[Tracker] = (),
         listen: str = "127.0.0.1:50051",
         max_streams: Positive = 16,
         insecure: bool = False,
@@ -64,19 +68,24 @@ class Grpc:
                 hint="listen on 127.0.0.1, or set insecure = true if the network is trusted",
             )
         self._perception = _Perception(inventory, Seats(max_streams))
+        self._tracking = Tracking(trackers)
         standard = Seats(STANDARD_STREAMS)
-        self._health = Health(("", SERVICE), standard)
+        self._health = Health(("", *SERVICES), standard)
         self._has_result = False
-        threads = max_streams + STANDARD_STREAMS + SPARE_THREADS
+        streams = max_streams + self._tracking.max_streams + STANDARD_STREAMS
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=SERVER_OPTIONS
+            ThreadPoolExecutor(streams + SPARE_THREADS, thread_name_prefix="grpc"),
+            options=SERVER_OPTIONS,
         )
         pb_grpc.add_PerceptionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._perception, self._server
         )
+        tracking_grpc.add_TrackingServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self._tracking, self._server
+        )
         self._health.add_to(self._server)
         if _is_loopback(host):
-            Reflection((SERVICE,), standard).add_to(self._server)
+            Reflection(SERVICES, standard).add_to(self._server)
         self.address = f"{_bracketed(host)}:{_bind(self._server, host, port)}"
         self.where = f"edgeperc watch {self.address}"
         self._server.start()
@@ -84,6 +93,7 @@ class Grpc:
     def write(self, result: Result) -> None:
         """Hand `result`, whose arrays change no more, to whoever subscribes; never blocks."""
         self._perception.publish(result)
+        self._tracking.publish(result)
         if not self._has_result:
             self._has_result = True
             self._health.set_serving()
@@ -98,6 +108,7 @@ class Grpc:
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(CLOSE_S)  # from here on, nobody new is let in
         self._perception.close()
+        self._tracking.close()
         stopped.wait()
 
 
@@ -186,17 +197,11 @@ def _encoding(wanted: pb.MaskEncoding, context: grpc.ServicerContext) -> pb.Mask
 
 def _mailbox(delivery: pb.DeliveryPolicy, context: grpc.ServicerContext) -> Mailbox:
     """Build what the client asks for; abort with INVALID_ARGUMENT if that is out of range."""
-    rate_hz = delivery.max_rate_hz
-    if not (math.isfinite(rate_hz) and rate_hz >= 0):
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"max_rate_hz is {rate_hz}")
-    if delivery.mode not in pb.DeliveryPolicy.Mode.values():
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"mode is {delivery.mode}")
-    if delivery.mode != pb.DeliveryPolicy.MODE_QUEUE:
-        return Mailbox(max_rate_hz=rate_hz)
-    if delivery.depth > MAX_DEPTH:
-        reason = f"depth is {delivery.depth}, must be at most {MAX_DEPTH}"
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
-    return Mailbox(depth=delivery.depth or DEFAULT_DEPTH, max_rate_hz=rate_hz)
+    try:
+        return Mailbox(**delivery_options(delivery))
+    except ConfigError as error:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise AssertionError("abort raises") from error
 
 
 def _parse(listen: str) -> tuple[str, int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from edgeperc.errors import ConfigError
 from edgeperc.proto.codec import to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.result import Result
 
 Stream: TypeAlias = tuple[str, str]
+DEFAULT_DEPTH = 8
+MAX_DEPTH = 256
 
 
 class Published:
@@ -105,3 +109,17 @@ class Mailbox:
         # costs nothing. After a pause at most two results come close together.
         self._due_ns[item.stream] = max(due_ns + self._period_ns, item.monotonic_ns)
         return True
+
+
+def delivery_options(delivery: pb.DeliveryPolicy) -> dict[str, Any]:
+    """Arguments of a Mailbox, as a client asks. Raises ConfigError if they are out of range."""
+    rate_hz = delivery.max_rate_hz
+    if not (math.isfinite(rate_hz) and rate_hz >= 0):
+        raise ConfigError(f"max_rate_hz is {rate_hz}")
+    if delivery.mode not in pb.DeliveryPolicy.Mode.values():
+        raise ConfigError(f"mode is {delivery.mode}")
+    if delivery.mode != pb.DeliveryPolicy.MODE_QUEUE:
+        return {"depth": None, "max_rate_hz": rate_hz}
+    if delivery.depth > MAX_DEPTH:
+        raise ConfigError(f"depth is {delivery.depth}, must be at most {MAX_DEPTH}")
+    return {"depth": delivery.depth or DEFAULT_DEPTH, "max_rate_hz": rate_hz}

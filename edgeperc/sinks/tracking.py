@@ -1,0 +1,322 @@
+"""`edgeperc.v1.TrackingService`: sessions of clients that point at things in a live video.
+
+Threads: each session's stream has one of the server's pool, which sends, and one of its own, which
+hears. A client that only sends is heard no more until it reads its answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import grpc
+import numpy as np
+
+from edgeperc import masks
+from edgeperc.errors import ConfigError, EdgepercError
+from edgeperc.prompting.prompts import Prompt
+from edgeperc.proto.codec import as_message, mask_of, to_message
+from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
+from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
+from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
+from edgeperc.result import Instances, Result
+from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request, Reset, Session
+from edgeperc.sinks.grpc_standard import Seats
+from edgeperc.sinks.mailbox import Mailbox, Published, delivery_options
+from edgeperc.tracker import Tracker
+
+SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_UNREAD = 64
+"""Answers that may wait for a client before it is heard again."""
+OPEN_S, LEAVE_S, POLL_S = 5.0, 1.0, 1.0
+SPARE_SEATS = 4  # for streams that are being refused or left
+
+CODES = {
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "unknown": grpc.StatusCode.NOT_FOUND,
+    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+REASONS = {
+    "asked": tracking.SessionClosed.REASON_ASKED,
+    "expired": tracking.SessionClosed.REASON_EXPIRED,
+    "stopping": tracking.SessionClosed.REASON_STOPPING,
+}
+
+
+class Outbox(Mailbox):
+    """A mailbox that also carries answers: they are never lost and go before the results."""
+
+    def __init__(self, *, depth: int | None, max_rate_hz: float) -> None:
+        super().__init__(depth=depth, max_rate_hz=max_rate_hz)
+        self._said: deque[tracking.SessionResponse] = deque()
+
+    def say(self, response: tracking.SessionResponse) -> None:
+        """Let an answer wait for `next`; never blocks."""
+        with self._changed:
+            if not self._closed:
+                self._said.append(response)
+                self._changed.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Wait until the client has read what was answered, or is gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._said) < MAX_UNREAD or self._closed)
+
+    def next(self, timeout_s: float) -> tracking.SessionResponse | tuple[Published, int] | None:
+        """An answer, or else a result as from `take`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._said or self._waiting or self._closed, timeout_s)
+            if self._said:
+                self._changed.notify_all()
+                return self._said.popleft()
+        return self.take(0.0)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is closed, and all was taken."""
+        with self._changed:
+            return self._closed and not (self._said or self._waiting)
+
+
+class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
+    """The rpc. Each session holds an outbox that `publish` fills."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = tuple(trackers)
+        self.max_streams = sum(each.sessions.max_sessions for each in trackers) + SPARE_SEATS
+        self._seats = Seats(self.max_streams)
+        self._outboxes: dict[Outbox, tuple[str, str]] = {}  # -> source and model
+        self._lock = threading.Lock()
+
+    def publish(self, result: Result) -> None:
+        """Hand out instances; never blocks."""
+        if isinstance(result, Instances):
+            item = Published(result)
+            with self._lock:
+                for outbox, stream in self._outboxes.items():
+                    if stream == item.stream:
+                        outbox.put(item)
+
+    def close(self) -> None:
+        """End all sessions."""
+        for tracker in self._trackers:
+            tracker.sessions.close()
+
+    def Session(  # noqa: N802
+        self, requests: Iterator[tracking.SessionRequest], context: grpc.ServicerContext
+    ) -> Iterator[tracking.SessionResponse]:
+        """Serve one client until it or the daemon ends the session."""
+        with self._seats.taken(context):
+            wanted = _first(requests, context)
+            tracker = self._tracker(wanted, context)
+            try:
+                outbox = Outbox(**delivery_options(wanted.delivery))
+                stream = _Stream(tracker, outbox, context, wanted.ttl_s)
+            except ConfigError as error:
+                context.abort(CODES[getattr(error, "why", "invalid")], _sentence(error))
+            with stream, self._filled(outbox, (tracker.source, tracker.ref.name)):
+                hearing = partial(stream.hear, requests)
+                threading.Thread(target=hearing, name="grpc session", daemon=True).start()
+                yield from stream.responses()
+
+    @contextmanager
+    def _filled(self, outbox: Outbox, stream: tuple[str, str]) -> Iterator[None]:
+        with self._lock:
+            self._outboxes[outbox] = stream
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._outboxes[outbox]
+
+    def _tracker(self, wanted: tracking.OpenSession, context: grpc.ServicerContext) -> Tracker:
+        fits = [
+            tracker
+            for tracker in self._trackers
+            if wanted.source in ("", tracker.source) and wanted.model in ("", tracker.ref.name)
+        ]
+        there = "; ".join(f"'{each.source}' by '{each.ref.name}'" for each in self._trackers)
+        if not fits:
+            asked = " ".join(
+                f"{key} '{value}'"
+                for key, value in (("source", wanted.source), ("model", wanted.model))
+                if value
+            )
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"no {asked or 'pipeline here'} can be prompted; there is: {there or 'none'}",
+            )
+        if len(fits) > 1:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"several pipelines can be prompted, say which: {there}",
+            )
+        return fits[0]
+
+
+class _Stream:
+    """One open session on the wire. Raises RefusedError if there is no room for it."""
+
+    def __init__(
+        self, tracker: Tracker, outbox: Outbox, context: grpc.ServicerContext, ttl_s: float
+    ) -> None:
+        self._tracker, self._outbox, self._context = tracker, outbox, context
+        self._ended: End = "gone"
+        self._leave = threading.Timer(LEAVE_S, context.cancel)  # where the client does not read
+        self._leave.daemon = True
+        self._session: Session = tracker.sessions.open(
+            ttl_s=ttl_s, on_lost=partial(self._answer, 0), on_end=self._end
+        )
+
+    def __enter__(self) -> _Stream:
+        if not self._context.add_callback(self._outbox.close):
+            self._outbox.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outbox.close()
+        self._session.close("gone")
+        self._leave.cancel()
+
+    def responses(self) -> Iterator[tracking.SessionResponse]:
+        """What the client gets, until the session is over."""
+        yield tracking.SessionResponse(opened=self._opened())
+        while not self._outbox.has_ended:
+            item = self._outbox.next(min(POLL_S, self._session.ttl_s))
+            if isinstance(item, tracking.SessionResponse):
+                yield item
+            elif item:
+                yield tracking.SessionResponse(result=self._result(*item))
+            else:  # where no pictures come, nobody else looks at the time
+                self._tracker.sessions.expire()
+        if self._ended in REASONS:
+            yield tracking.SessionResponse(
+                closed=tracking.SessionClosed(reason=REASONS[self._ended])
+            )
+
+    def hear(self, requests: Iterator[tracking.SessionRequest]) -> None:
+        """Take what the client says, until it says no more."""
+        with suppress(grpc.RpcError):  # it is gone, or the session is over
+            for request in requests:
+                self._session.touch()
+                self._outbox.wait_for_room()
+                self._take(request)
+
+    def _take(self, request: tracking.SessionRequest) -> None:
+        answer = partial(self._answer, request.request_id)
+        kind = request.WhichOneof("request")
+        if kind == "close":
+            self._session.close("asked")
+        elif kind == "open":
+            answer(RefusedError("the session is open already"))
+        elif kind is None and request.request_id:
+            answer(RefusedError("nothing is asked, or nothing that this daemon knows"))
+        elif kind is not None:
+            try:
+                self._session.ask(self._request(request), answer)
+            except EdgepercError as error:
+                answer(error)
+
+    def _request(self, message: tracking.SessionRequest) -> Request:
+        """What is asked, as the sessions take it. Raises EdgepercError."""
+        if message.HasField("remove"):
+            return Remove(message.remove.object_id)
+        if message.HasField("reset"):
+            return Reset()
+        return Add(message.prompt.object_id, self._prompt(message.prompt))
+
+    def _prompt(self, message: tracking.AddPrompt) -> Prompt:
+        most = self._tracker.sessions.max_points
+        if len(message.points) > most:
+            raise RefusedError(
+                f"a prompt of {len(message.points):,} points; at most {most}", why="full"
+            )
+        box, mask = None, None
+        if message.HasField("box"):
+            edges = message.box
+            box = np.array([edges.x_min, edges.y_min, edges.x_max, edges.y_max], np.float32)
+        if message.HasField("mask"):
+            size_px = (message.mask.width, message.mask.height)
+            if size_px != self._tracker.picture_px:
+                raise RefusedError(
+                    f"a mask of {size_px[0]} × {size_px[1]} px in pictures of"
+                    f" {self._tracker.picture_px[0]} × {self._tracker.picture_px[1]} px"
+                )
+            mask = masks.decode(mask_of(message.mask))
+        return Prompt(
+            points=np.array([(point.x, point.y) for point in message.points], np.float32),
+            labels=np.array([not point.background for point in message.points], np.float32),
+            box=box,
+            mask=mask,
+        )
+
+    def _answer(self, request_id: int, said: Accepted | EdgepercError) -> None:
+        if isinstance(said, Accepted):
+            accepted = tracking.RequestAccepted(
+                request_id=request_id,
+                object_id=said.number,
+                instance_id=said.instance,
+                stamp=as_message(pb.Stamp, said.stamp) if said.stamp else None,
+            )
+            self._outbox.say(tracking.SessionResponse(accepted=accepted))
+        else:
+            refused = tracking.RequestRefused(
+                request_id=request_id,
+                code=CODES[getattr(said, "why", "invalid")].value[0],
+                message=str(said),
+                hint=said.hint,
+            )
+            self._outbox.say(tracking.SessionResponse(refused=refused))
+
+    def _opened(self) -> tracking.SessionOpened:
+        sessions = self._tracker.sessions
+        width, height = self._tracker.picture_px
+        return tracking.SessionOpened(
+            session_id=self._session.name,
+            source=self._tracker.source,
+            model=as_message(pb.ModelRef, self._tracker.ref),
+            width=width,
+            height=height,
+            ttl_s=self._session.ttl_s,
+            max_objects=sessions.max_objects,
+            max_points=sessions.max_points,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )
+
+    def _result(self, item: Published, dropped: int) -> pb.Result:
+        assert isinstance(item.result, Instances)
+        own = self._session.own(item.result)
+        message = to_message(own, pb.MASK_ENCODING_RLE, published_ns=item.unix_ns)
+        message.dropped_before = dropped
+        return message
+
+    def _end(self, why: End) -> None:
+        self._ended = why
+        self._outbox.close()
+        if why != "gone":
+            self._leave.start()
+
+
+def _first(
+    requests: Iterator[tracking.SessionRequest], context: grpc.ServicerContext
+) -> tracking.OpenSession:
+    """What the client opens, or the end of the call."""
+    patience = threading.Timer(OPEN_S, context.cancel)
+    patience.daemon = True
+    patience.start()
+    try:
+        first = next(requests, None)
+    finally:
+        patience.cancel()
+    if first is not None and first.HasField("open"):
+        return first.open
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be `open`")
+    raise AssertionError("abort raises")
+
+
+def _sentence(error: EdgepercError) -> str:
+    return f"{error}: {error.hint}" if error.hint else str(error)
