@@ -9,12 +9,13 @@ from typing import Any, Protocol
 from edgeperc.config import ModelCard
 from edgeperc.errors import ConfigError
 from edgeperc.offline import export as sltnet_export
-from edgeperc.offline import export_finder, train_finder
+from edgeperc.offline import export_finder, train_finder, train_promptable
 from edgeperc.offline import train as train_sltnet
 
 TRAINERS = {
     **dict.fromkeys(train_sltnet.SETTINGS, train_sltnet),
     **dict.fromkeys(train_finder.SETTINGS, train_finder),
+    **dict.fromkeys(train_promptable.SETTINGS, train_promptable),
 }
 """Name of a model -> module with `train`."""
 

@@ -1,0 +1,76 @@
+"""What an answer to a prompt costs: masks, their predicted IoU, and whether the object is there.
+
+Weights and forms are SAM 2's (arXiv 2408.00714, appendix): focal 20, dice 1, IoU 1, object 1; of
+several masks only the best is asked to improve, the predicted IoU of all of them is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgeperc.offline.nets.sam2 import Decoded
+
+FOCAL, DICE, IOU, OBJECT = 20.0, 1.0, 1.0, 1.0
+_ALPHA, _GAMMA = 0.25, 2.0
+_SIDE = 2
+"""Masks are compared at so many times the side of the low-resolution logits."""
+
+
+def answer_loss(decoded: Decoded, truth: Tensor, many: Tensor) -> Tensor:
+    """Mean loss over the objects, a scalar.
+
+    truth: (B, S, S) bool. many: (B,) bool, whether the object is answered with the best of the
+    three masks or by the single one.
+    """
+    logits, ious = decoded.masks.float(), decoded.ious.float()
+    side = _SIDE * logits.shape[-1]
+    fine = F.interpolate(logits, (side, side), mode="bilinear")
+    target = small(truth, side)[:, None].float()
+    there = target.flatten(1).any(1)
+    cost = FOCAL * _focal(fine, target) + DICE * _dice(fine, target)
+    error = (ious - _iou(fine.detach(), target)).abs()
+    mask_cost = torch.where(many, cost[:, 1:].min(1).values, cost[:, 0])
+    iou_cost = torch.where(many, error[:, 1:].mean(1), error[:, 0])
+    object_cost = F.binary_cross_entropy_with_logits(
+        decoded.object_logits.float()[:, 0], there.float()
+    )
+    share = there.float() / there.sum().clamp(min=1)
+    return ((mask_cost + IOU * iou_cost) * share).sum() + OBJECT * object_cost
+
+
+def answered(decoded: Decoded, many: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, h, h) and pointer (B, width) of the mask that an object is answered with.
+
+    many: as above; the best of the three is the one with the best predicted IoU.
+    """
+    row = torch.arange(len(many))
+    best = torch.where(many, 1 + decoded.ious[:, 1:].argmax(1), torch.zeros_like(row))
+    return decoded.masks[row, best].float(), decoded.pointers[row, best]
+
+
+def small(truth: Tensor, side: int) -> Tensor:
+    """A mask (B, S, S) bool at another size, by majority."""
+    return F.interpolate(truth[:, None].float(), (side, side), mode="area")[:, 0] > 0.5
+
+
+def _focal(logits: Tensor, target: Tensor) -> Tensor:
+    cross = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    share = torch.sigmoid(logits)
+    missed = share + target - 2 * share * target
+    weight = _ALPHA * target + (1 - _ALPHA) * (1 - target)
+    return (weight * missed**_GAMMA * cross).mean((2, 3))
+
+
+def _dice(logits: Tensor, target: Tensor) -> Tensor:
+    share = torch.sigmoid(logits)
+    both = (share * target).sum((2, 3))
+    return 1 - (2 * both + 1) / (share.sum((2, 3)) + target.sum((2, 3)) + 1)
+
+
+def _iou(logits: Tensor, target: Tensor) -> Tensor:
+    answer = (logits > 0).float()
+    both = (answer * target).sum((2, 3))
+    either = (answer + target - answer * target).sum((2, 3))
+    return both / either.clamp(min=1)

@@ -1,0 +1,106 @@
+"""Train our small promptable network on photographs and videos with masks, and on the twin.
+
+    train("promptable", Path("out/promptable"), data=Path("../shared/data"), seed=0)
+
+Steps take turns: stills with many objects, each prompted and then corrected; clips in which what
+was prompted in the first picture is tracked. A detector that lies with the data, if it does, lends
+its features as a further target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from edgeperc.offline.clip_data import ClipData
+from edgeperc.offline.nets.promptable import PROMPTABLE
+from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
+from edgeperc.offline.prompting_task import Load, PromptingTask, PromptScores, validate_prompting
+from edgeperc.offline.train import progress_bar, save_state
+from edgeperc.offline.training_run import Pace, TrainingRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A network, how fast it learns, and how much each step looks at."""
+
+    network: Sam2Config
+    pace: Pace
+    load: Load
+
+
+SETTINGS = {
+    "promptable": Settings(
+        network=PROMPTABLE,
+        load=Load(),
+        pace=Pace(
+            steps=4800,
+            rate=8e-4,
+            decay=0.05,
+            warm_up_steps=300,
+            average=0.998,
+            checkpoint_every=100,
+            validate_every=600,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came out. weights: by torch.save, `config` and `net`."""
+
+    weights: Path
+    scores: PromptScores
+    seconds: float
+
+
+def train(
+    name: str,
+    out_dir: Path,
+    *,
+    data: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    resume: bool = True,
+    threads: int = 2,
+    settings: Settings | None = None,
+    console: Console | None = None,
+) -> Trained:
+    """Train into `out_dir`; goes on from the checkpoint there, unless resume is False.
+
+    data: folder with bsds500, camvid and davis. Raises ConfigError for a checkpoint of another run,
+    DataError for a folder without any of them.
+    """
+    settings = settings or SETTINGS[name]
+    settings = replace(settings, pace=replace(settings.pace, steps=steps or settings.pace.steps))
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    source = ClipData(data, side_px=settings.network.picture_px, cache=out_dir / "cache")
+    task = PromptingTask(settings.network, source, settings.load, seed)
+    # The number of steps may be changed in mid-run: it is no part of what a run is.
+    identity = {"name": name, "seed": seed, "network": repr(settings.network)}
+    run = TrainingRun(task, identity, out_dir / "checkpoint.pt", settings.pace)
+    weights = out_dir / "weights.pt"
+
+    def keep() -> PromptScores:
+        mean = Sam2(settings.network)
+        state = run.averaged()
+        net = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
+        mean.load_state_dict(net)
+        save_state({"config": asdict(settings.network), "net": net}, weights)
+        return validate_prompting(mean.eval(), source.held_out)
+
+    with progress_bar(console or Console()) as progress:
+        if resume:
+            run.load()
+        try:
+            run.fit(task.loss, progress, validate=lambda: str(keep()))
+        except KeyboardInterrupt:
+            run.save()
+            raise
+    return Trained(weights=weights, scores=keep(), seconds=run.seconds)
