@@ -24,17 +24,18 @@ EPS = 1e-6
 
 def partition(x: Tensor, window: int) -> Tensor:
     """Cut (B, H, W, C) into (B * windows, window, window, C), row by row; zeros beyond the edge."""
-    batch, height, width, channels = x.shape
+    # Plain integers: an export that traces sizes would round the division the other way.
+    height, width, channels = (int(length) for length in x.shape[1:])
     down, across = -(-height // window), -(-width // window)
     if (down * window, across * window) != (height, width):
         x = F.pad(x, (0, 0, 0, across * window - width, 0, down * window - height))
-    x = x.reshape(batch, down, window, across, window, channels)
+    x = x.reshape(-1, down, window, across, window, channels)
     return x.transpose(2, 3).reshape(-1, window, window, channels)
 
 
 def merge(windows: Tensor, height: int, width: int) -> Tensor:
     """Undo `partition` for a picture of height x width: (B, H, W, C)."""
-    _, window, _, channels = windows.shape
+    window, channels, height, width = (int(n) for n in (*windows.shape[2:], height, width))
     down, across = -(-height // window), -(-width // window)
     x = windows.reshape(-1, down, across, window, window, channels).transpose(2, 3)
     x = x.reshape(-1, down * window, across * window, channels)

@@ -1,0 +1,68 @@
+"""A run that was killed and went on is the run that was not."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from edgeperc.errors import ConfigError
+from edgeperc.offline.train import progress_bar
+from edgeperc.offline.training_run import Pace, TrainingRun, schedule
+
+PACE = Pace(steps=40, rate=0.1, warm_up_steps=5, average=0.9, checkpoint_every=10)
+
+
+def run_in(folder, identity=None, pace=PACE):
+    torch.manual_seed(0)
+    return TrainingRun(nn.Linear(3, 1), identity or {"seed": 0}, folder / "checkpoint.pt", pace)
+
+
+def fit(run, stop_at=None):
+    def loss_of(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+        return (run.net(x)[:, 0] - x.sum(1)).square().mean()
+
+    with progress_bar(Console(file=io.StringIO())) as progress:
+        run.fit(loss_of, progress)
+
+
+def test_it_learns_and_averages(tmp_path):
+    run = run_in(tmp_path)
+    fit(run)
+    assert run.step == 40
+    assert (run.net.weight - 1).abs().max() < 0.3
+    mean = run.averaged()["weight"]
+    assert not torch.equal(mean, run.net.weight)
+    assert (mean - run.net.weight).abs().max() < 0.3
+
+
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
+    whole = run_in(tmp_path)
+    fit(whole)
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        fit(run_in(tmp_path), stop_at=25)
+    rest = run_in(tmp_path)
+    rest.load()
+    assert rest.step == 20, "the last checkpoint before the kill"
+    fit(rest)
+    for name, value in whole.averaged().items():
+        assert torch.equal(value, rest.averaged()[name])
+
+
+def test_another_runs_checkpoint_is_refused(tmp_path):
+    run_in(tmp_path).save()
+    with pytest.raises(ConfigError, match="another seed or other settings"):
+        run_in(tmp_path, {"seed": 1}).load()
+
+
+def test_the_rate_rises_and_falls():
+    rates = [schedule(step, PACE) for step in range(41)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0)
+    assert rates[5:] == sorted(rates[5:], reverse=True)
