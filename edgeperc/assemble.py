@@ -16,6 +16,7 @@ from edgeperc.steering.build import build
 from edgeperc.steering.hints import TimedHints
 from edgeperc.steering.inline import InlineSearch
 from edgeperc.steering.process import ProcessSearch
+from edgeperc.tracker import Tracker
 from edgeperc.validate import Validator
 from edgeperc.window import CountWindows, TimeWindows, Windows
 
@@ -54,7 +55,8 @@ def assemble(
             ),
             models=tuple(p.ref for p in pipelines) + (search.refs if search else ()),
         )
-        sinks = _sinks(plan, inventory)
+        trackers = [p.model for p in pipelines if isinstance(p.model, Tracker)]
+        sinks = _sinks(plan, inventory, trackers)
         undo.pop_all()
     validate = plan.app.validate
     return Run(
@@ -110,7 +112,7 @@ def _windows(table: PipelineTable, expected: Input, where: str) -> Windows | Non
     return TimeWindows(window_us) if window_us else CountWindows(window_events or 0)
 
 
-def _sinks(plan: Plan, inventory: Inventory) -> list[Sink]:
+def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker]) -> list[Sink]:
     opened: list[Sink] = []
     try:
         for number, table in enumerate(plan.app.sinks, start=1):
@@ -119,7 +121,7 @@ def _sinks(plan: Plan, inventory: Inventory) -> list[Sink]:
                 kind="sink",
                 where=f"{plan.app_path} [[sinks]] #{number}",
                 folder=plan.app_path.parent,
-                injected={"inventory": inventory},
+                injected={"inventory": inventory, "trackers": trackers},
             )
             opened.append(construct())
     except BaseException:

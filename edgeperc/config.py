@@ -147,13 +147,43 @@ class ModelCard(Strict, frozen=True, kw_only=True):
     training: str = ""
 
 
+class PromptedObject(Strict, frozen=True, kw_only=True):
+    """One of `objects` in `prompt`: what an object is, in pixels of the sensor.
+
+    box: left, upper, right, lower edge. points: [x, y] on the object. background: [x, y] beside it.
+    frame: the first frame that it is looked for in, counted from 0.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    background: tuple[tuple[float, float], ...] = ()
+    frame: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class PromptOptions(Strict, frozen=True, kw_only=True):
+    """`prompt` of a pipeline whose model follows what it is shown.
+
+    objects: followed without any client. max_objects: at a time, those of clients included.
+    max_sessions: clients at a time. ttl_s: a client that says nothing for so long is given up.
+    window_routing, memory_keep_share: where the model's card is not to decide.
+    """
+
+    objects: tuple[PromptedObject, ...] = ()
+    max_objects: Positive = 8
+    max_sessions: Positive = 4
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    window_routing: bool | None = None
+    memory_keep_share: Share | None = None
+
+
 class PipelineTable(Strict, frozen=True, kw_only=True):
     """[[pipelines]]: which model looks at which sensor.
 
     window_us / window_events replace the card's own window. rate_hz: at most so many packets a
     second are answered, the others are passed over; for the pipeline of a steered camera it is the
     rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
-    onnxruntime. detect: which boxes count, instead of what the card says.
+    onnxruntime. detect: which boxes count, instead of what the card says. prompt: what a promptable
+    model follows, and for how many.
     """
 
     name: str
@@ -165,6 +195,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
     detect: DetectOptions = DetectOptions()
+    prompt: PromptOptions = PromptOptions()
 
 
 class ValidateTable(Strict, frozen=True, kw_only=True):

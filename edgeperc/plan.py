@@ -15,6 +15,7 @@ from edgeperc.config import App, PipelineTable, Rig
 from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
 from edgeperc.segment import Segmenter
+from edgeperc.tracker import Tracker, open_tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,10 @@ class Plan:
         raise KeyError(name)
 
 
-def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | Detector:
+def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | Detector | Tracker:
     """The model of a pipeline, loaded. Raises ModelError."""
+    if model.card.task == "promptable":
+        return open_tracker(model, table)
     if model.card.task == "detection":
         return Detector(model, threads=table.threads, **msgspec.structs.asdict(table.detect))
     return Segmenter(model, engine=table.engine, threads=table.threads)

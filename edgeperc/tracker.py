@@ -17,8 +17,11 @@ from typing import Protocol
 
 import numpy as np
 
-from edgeperc.errors import ConfigError, EdgepercError, ModelError
+from edgeperc.config import PipelineTable, PromptedObject
+from edgeperc.errors import ConfigError, DataError, EdgepercError, ModelError
 from edgeperc.packet import Frame, Packet
+from edgeperc.places import ModelFolder
+from edgeperc.prompt import Efficient, VideoSession
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.result import Instances, ModelRef
 from edgeperc.sessions import Accepted, Add, Asked, RefusedError, Sessions
@@ -46,6 +49,43 @@ class Video(Protocol):
 
     def reset(self) -> None:
         """Forget everything."""
+
+
+def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
+    """The tracker of a pipeline, its networks loaded. Raises ModelError."""
+    card, options = model.card, table.prompt
+    if card.prompt is None or card.prompt.kind != "video":
+        raise ModelError(
+            f"model '{card.name}' segments single pictures and follows nothing",
+            hint='a pipeline needs a model with a memory: [prompt] kind = "video" in its card',
+        )
+    efficient = Efficient(
+        window_routing=options.window_routing, memory_keep_share=options.memory_keep_share
+    )
+    sessions = Sessions(
+        source=table.input,
+        max_points=card.prompt.points - 1,  # one token is the model's own
+        max_sessions=options.max_sessions,
+        max_objects=options.max_objects,
+        ttl_s=options.ttl_s,
+    )
+    return Tracker(
+        VideoSession(model, threads=table.threads, efficient=efficient),
+        sessions,
+        prompts=[
+            (each.frame, _prompt(each, number)) for number, each in enumerate(options.objects, 1)
+        ],
+    )
+
+
+def _prompt(table: PromptedObject, number: int) -> Prompt:
+    labels = [1.0] * len(table.points) + [0.0] * len(table.background)
+    points = np.array([*table.points, *table.background], np.float32).reshape(-1, 2)
+    box = None if table.box is None else np.array(table.box, np.float32)
+    try:
+        return Prompt(points=points, labels=np.array(labels, np.float32), box=box)
+    except DataError as error:
+        raise ConfigError(f"prompt.objects #{number}: {error}", hint=error.hint) from error
 
 
 class Tracker:

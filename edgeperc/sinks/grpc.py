@@ -47,9 +47,9 @@ SERVER_OPTIONS = (
 class Grpc:
     """Sink that serves `edgeperc.v1` at `listen` ("host:port"; port 0 picks a free one).
 
-    trackers: the pipelines that can be prompted. max_streams: subscribers at a time. insecure: allow
-    an address that other machines can reach, without encryption or passwords. Raises ConfigError if
-    the address cannot be served.
+    trackers: the pipelines that can be prompted. max_streams: subscribers at a time. insecure:
+    allow an address that other machines can reach, without encryption or passwords. Raises
+    ConfigError if the address cannot be served.
     """
 
     def __init__(
