@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PEERS := spikingjelly==0.0.0.0.14
+PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
 
 .PHONY: demo setup setup-peers test test-all lint bench proto clean
 
