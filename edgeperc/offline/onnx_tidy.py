@@ -1,7 +1,7 @@
 """Make a graph that small runtimes can build an engine of: constants computed, kept once, no traps.
 
-    model = tidy(onnx.load(path))
-    complaints = unfit(model)        # none, if it may be written
+model = tidy(onnx.load(path))
+complaints = unfit(model)        # none, if it may be written
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ OUTSIDE, INSIDE, LEFT_UPPER, RIGHT_LOWER, PADDING, ABSENT = 0.0, 1.0, 2.0, 3.0, 
 ABSENT takes no part at all."""
 
 
+_TO_CENTRE_PX = 0.5  # the network itself moves a point to the centre of its pixel
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompt:
     """What is meant, in pixels of the picture. The centre of the upper left pixel is (0.5, 0.5).
@@ -120,7 +123,7 @@ def tokens(prompt: Prompt, zoom: NDArray[np.float64], *, count: int, padded: boo
     if prompt.box is not None:
         points.insert(0, prompt.box.reshape(2, 2))
         labels.insert(0, np.array([LEFT_UPPER, RIGHT_LOWER], np.float32))
-    at = np.concatenate(points) * zoom
+    at = np.concatenate(points) * zoom - _TO_CENTRE_PX
     label = np.concatenate(labels)
     room = count - padded - (0 if prompt.box is None else 2)
     if len(prompt.points) > room:
