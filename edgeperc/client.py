@@ -4,6 +4,11 @@
         for received in client.subscribe():
             print(received.result.stamp, received.dropped_before)
 
+    with edgeperc.client.connect().track("wide") as session:
+        session.box(1, (738, 335, 773, 347))
+        for instances in session:
+            print(instances.ids, instances.boxes)
+
 Everything that can go wrong is an EdgepercError that says what to do.
 """
 
@@ -22,7 +27,10 @@ from edgeperc.errors import ConfigError, DeviceError, EdgepercError
 from edgeperc.proto.codec import as_dataclass, from_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
+from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
+from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import ModelRef, Result, SourceInfo
+from edgeperc.tracking import TrackingSession
 
 DEFAULT_PORT = 50051
 ENCODINGS = {
@@ -120,6 +128,37 @@ class Client:
         results = self._receive(_Newest(call) if mode == "latest" else call)
         weakref.finalize(results, call.cancel)  # a loop that is left gives its stream back
         return results
+
+    def track(
+        self,
+        source: str = "",
+        *,
+        model: str = "",
+        mode: Literal["latest", "queue"] = "latest",
+        depth: int = 8,
+        max_rate_hz: float = 0.0,
+        ttl_s: float = 0.0,
+    ) -> TrackingSession:
+        """Open a session: point at things in a live video, and read their masks.
+
+        source, model: where several pipelines can be prompted. mode, depth, max_rate_hz: as for
+        `subscribe`. ttl_s: how long the daemon keeps the session without a sign of life; 0, and
+        more than it allows, is what it allows. Raises ConfigError where the daemon refuses,
+        DeviceError if it cannot be reached.
+        """
+        rpcs = tracking_grpc.TrackingServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        wanted = tracking.OpenSession(
+            source=source,
+            model=model,
+            delivery=pb.DeliveryPolicy(mode=MODES[mode], depth=depth, max_rate_hz=max_rate_hz),
+            ttl_s=ttl_s,
+        )
+        return TrackingSession(
+            lambda requests: self._call(rpcs.Session, requests),
+            wanted,
+            readable=self._readable,
+            timeout_s=self.timeout_s,
+        )
 
     def close(self) -> None:
         """Disconnect; ends the iterators of `subscribe`. May be called twice, from any thread."""

@@ -52,25 +52,21 @@ class Video(Protocol):
 
 
 def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
-    """The tracker of a pipeline, its networks loaded. Raises ModelError."""
-    card, options = model.card, table.prompt
-    if card.prompt is None or card.prompt.kind != "video":
-        raise ModelError(
-            f"model '{card.name}' segments single pictures and follows nothing",
-            hint='a pipeline needs a model with a memory: [prompt] kind = "video" in its card',
-        )
+    """The tracker of a pipeline, its networks loaded. Raises ModelError or ConfigError."""
+    options = table.prompt
     efficient = Efficient(
         window_routing=options.window_routing, memory_keep_share=options.memory_keep_share
     )
+    video = VideoSession(model, threads=table.threads, efficient=efficient)
     sessions = Sessions(
         source=table.input,
-        max_points=card.prompt.points - 1,  # one token is the model's own
+        max_points=video.max_points,
         max_sessions=options.max_sessions,
         max_objects=options.max_objects,
         ttl_s=options.ttl_s,
     )
     return Tracker(
-        VideoSession(model, threads=table.threads, efficient=efficient),
+        video,
         sessions,
         prompts=[
             (each.frame, _prompt(each, number)) for number, each in enumerate(options.objects, 1)
@@ -99,6 +95,7 @@ class Tracker:
     ) -> None:
         self.sessions = sessions
         self.picture_px = (0, 0)
+        self._shape: tuple[int, ...] = ()
         self._video = video
         self._planned = sorted(enumerate(prompts, start=1), key=lambda each: each[1][0])
         self._frames = 0
@@ -125,7 +122,7 @@ class Tracker:
         height_px, width_px = packet.image.shape[:2]
         if height_px * width_px == 0:
             raise ModelError(f"a frame of {width_px} × {height_px} px has no pixels")
-        self._take_size((width_px, height_px))
+        self._take_shape(packet.image.shape)
         self._plan()
         self.sessions.expire()
         todo = self.sessions.take(self.picture_px, packet.stamp)
@@ -136,17 +133,20 @@ class Tracker:
             raise self._misplaced.pop(0)
         return found
 
-    def _take_size(self, picture_px: tuple[int, int]) -> None:
-        """Forget all objects where pictures have another size than before: no mask fits any more.
+    def _take_shape(self, shape: tuple[int, ...]) -> None:
+        """Forget all objects where pictures are of another size or kind: no mask fits any more.
 
-        As a camera does that was lost and came back with other settings.
+        As those of a camera that was lost and came back with other settings.
         """
-        before, self.picture_px = self.picture_px, picture_px
-        if before not in ((0, 0), picture_px):
+        before, self._shape = self._shape, shape
+        self.picture_px = (shape[1], shape[0])
+        if before not in ((), shape):
             self._video.reset()
-            width_px, height_px = picture_px
-            size = f"'{self.source}' now has pictures of {width_px} × {height_px} px"
-            lost = RefusedError(f"{size}: all objects are lost", hint="reset, and prompt anew")
+            kind = f"{shape[1]} × {shape[0]} px {'RGB' if len(shape) == 3 else 'grey'}"
+            lost = RefusedError(
+                f"pictures of '{self.source}' are now {kind}: all objects are lost",
+                hint="reset, and prompt anew",
+            )
             self.sessions.lose_all(lost)
 
     def _plan(self) -> None:
