@@ -10,6 +10,7 @@ would stumble over it, or where it answers otherwise than the network.
 
 from __future__ import annotations
 
+import copy
 import pickle
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 from torch import Tensor, nn
 
 from edgeperc.config import FileEntry, ModelCard, PromptTable
@@ -219,7 +221,8 @@ def write_part(part: Part, folder: Path, *, half: bool = False) -> tuple[FileEnt
                 dynamic_axes={name: dict(axes) for name, axes in part.open_axes.items()},
             )
         model = tidy(onnx.load(str(draft)))
-    if complaints := unfit(model):
+    _keep_inputs(model, part)
+    if complaints := unfit(model, open_axes=bool(part.open_axes)):
         raise ModelError(f"the {part.role} cannot be written: it has {complaints[0]}")
     onnx.save(halved(model) if half else model, str(path))
     off = _difference(part, path)
@@ -297,6 +300,19 @@ def _arrays(net: Sam | Sam2, table: PromptTable) -> dict[str, dict[str, NDArray[
                 constants["pointer_bias"] = net.obj_ptr_tpos_proj.bias
         found["constants"] = {name: value.numpy() for name, value in constants.items()}
     return found
+
+
+def _keep_inputs(model: onnx.ModelProto, part: Part) -> None:
+    """Put inputs back that a network does not look at, so that all of a role have the same."""
+    there = {value.name: value for value in model.graph.input}
+    inputs = [
+        there.get(name)
+        or helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(values.shape))
+        for name, values in part.inputs.items()
+    ]
+    kept = [copy.deepcopy(value) for value in inputs]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
 
 
 def _difference(part: Part, path: Path) -> float:

@@ -49,14 +49,17 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def unfit(model: onnx.ModelProto) -> list[str]:
-    """What in a graph engine builders stumble over, one line each; none if all is well."""
+def unfit(model: onnx.ModelProto, *, open_axes: bool = False) -> list[str]:
+    """What in a graph engine builders stumble over, one line each; none if all is well.
+
+    open_axes: some lengths are not fixed, so that shapes are computed from those of the inputs.
+    """
     known = {initializer.name for initializer in model.graph.initializer}
     types = _types(model)
     found = [
         f"{node.op_type} '{node.name}'" for node in model.graph.node if node.op_type in UNWANTED
     ]
-    for node in model.graph.node:
+    for node in () if open_axes else model.graph.node:
         if node.op_type in ("Tile", "Expand", "Reshape", "Slice") and not set(
             node.input[1:]
         ).issubset({*known, ""}):

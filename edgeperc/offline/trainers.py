@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from edgeperc.config import ModelCard
 from edgeperc.errors import ConfigError
 from edgeperc.offline import export as sltnet_export
-from edgeperc.offline import export_finder, train_finder, train_promptable
+from edgeperc.offline import export_finder, export_prompt, train_finder, train_promptable
 from edgeperc.offline import train as train_sltnet
 
 TRAINERS = {
@@ -50,6 +50,8 @@ def train(name: str, out_dir: Path, *, data: Path | None = None, **options: Any)
 
 def export_trained(card: ModelCard, weights: Path, out_dir: Path) -> Report:
     """Export what `train` wrote, by the kind of network that the card describes."""
+    if card.task == "promptable":
+        return export_prompt.export_trained(card, weights, out_dir)
     if card.input.kind == "frame":
         return export_finder.export_trained(card, weights, out_dir)
     return sltnet_export.export_trained(card, weights, out_dir)
