@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgeperc.offline.mask_loss import answer_loss, answered, small
+from edgeperc.offline.mask_loss import answer_loss, answered, covered
 from edgeperc.offline.nets.sam2 import Decoded
 
 
@@ -25,7 +25,7 @@ def truth():
 
 
 def perfect(truth):
-    return torch.where(small(truth, 16), 20.0, -20.0)[:, None].repeat(1, 4, 1, 1)
+    return torch.where(covered(truth, 16) > 0.5, 20.0, -20.0)[:, None].repeat(1, 4, 1, 1)
 
 
 def test_a_perfect_answer_costs_next_to_nothing(truth):

@@ -14,8 +14,6 @@ from edgeperc.offline.nets.sam2 import Decoded
 
 FOCAL, DICE, IOU, OBJECT = 20.0, 1.0, 1.0, 1.0
 _ALPHA, _GAMMA = 0.25, 2.0
-_SIDE = 2
-"""Masks are compared at so many times the side of the low-resolution logits."""
 
 
 def answer_loss(decoded: Decoded, truth: Tensor, many: Tensor) -> Tensor:
@@ -25,12 +23,10 @@ def answer_loss(decoded: Decoded, truth: Tensor, many: Tensor) -> Tensor:
     three masks or by the single one.
     """
     logits, ious = decoded.masks.float(), decoded.ious.float()
-    side = _SIDE * logits.shape[-1]
-    fine = F.interpolate(logits, (side, side), mode="bilinear")
-    target = small(truth, side)[:, None].float()
-    there = target.flatten(1).any(1)
-    cost = FOCAL * _focal(fine, target) + DICE * _dice(fine, target)
-    error = (ious - _iou(fine.detach(), target)).abs()
+    target = covered(truth, logits.shape[-1])[:, None]
+    there = truth.flatten(1).any(1)
+    cost = FOCAL * _focal(logits, target) + DICE * _dice(logits, target)
+    error = (ious - _iou(logits.detach(), (target > 0.5).float())).abs()
     mask_cost = torch.where(many, cost[:, 1:].min(1).values, cost[:, 0])
     iou_cost = torch.where(many, error[:, 1:].mean(1), error[:, 0])
     object_cost = F.binary_cross_entropy_with_logits(
@@ -50,9 +46,12 @@ def answered(decoded: Decoded, many: Tensor) -> tuple[Tensor, Tensor]:
     return decoded.masks[row, best].float(), decoded.pointers[row, best]
 
 
-def small(truth: Tensor, side: int) -> Tensor:
-    """A mask (B, S, S) bool at another size, by majority."""
-    return F.interpolate(truth[:, None].float(), (side, side), mode="area")[:, 0] > 0.5
+def covered(truth: Tensor, side: int) -> Tensor:
+    """Share of each cell of a (B, side, side) grid that a mask (B, S, S) bool covers.
+
+    Learnt as it is, so that the edge of an answer, interpolated, lies within the cell.
+    """
+    return F.interpolate(truth[:, None].float(), (side, side), mode="area")[:, 0]
 
 
 def _focal(logits: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
 from edgeperc.offline.drawn_prompts import boxes, correction, drawn, first_prompt, no_prompt
-from edgeperc.offline.mask_loss import answer_loss, answered, small
+from edgeperc.offline.mask_loss import answer_loss, answered, covered
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2, Sam2Config
 from edgeperc.offline.nets.taps import Attention
 from edgeperc.offline.training_bank import TrainingBank
@@ -89,7 +89,7 @@ class PromptingTask(nn.Module):
             features = self.net.encode(as_tensor(pictures))
         episode = Episode(self.net, features, clips)
         loss = episode.loss(generator, corrections=load.corrections)
-        if self.imitate is not None and self._source.teacher:
+        if frames == 1 and self.imitate is not None and self._source.teacher:
             target = torch.from_numpy(self._source.teacher(pictures))
             imitated: Tensor = self.imitate(self._trunk[-1].float())
             loss = loss + F.smooth_l1_loss(imitated, target)
@@ -136,7 +136,7 @@ class Episode:
             decoded = self._answer(now, start, points, labels, mask_input, many, 0)
             mask, pointer = answered(decoded, many)
             if number < corrections and generator is not None:
-                target = small(self._truth[:, 0], mask.shape[-1])
+                target = covered(self._truth[:, 0], mask.shape[-1]) > 0.5
                 points, labels = correction(
                     points, labels, mask.detach() > 0, target, self._side_px, generator
                 )
