@@ -152,7 +152,7 @@ def _zip(path: Path, name: str, data: bytes, compression: int = zipfile.ZIP_STOR
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(b"\x80\x02"), "not a PyTorch checkpoint"),
         (lambda path: path.write_text("<html>404</html>"), "not a PyTorch checkpoint"),
-        (_legacy, "not a PyTorch checkpoint"),
+        (_legacy, "before PyTorch 1.6"),
         (lambda path: path.write_bytes(pickle.dumps({"w": 1})), "not a PyTorch checkpoint"),
         (lambda path: _zip(path, "readme.txt", b"hello"), "no data.pkl"),
         (lambda path: _zip(path, "a/data.pkl", b"N.", zipfile.ZIP_DEFLATED), "compressed"),

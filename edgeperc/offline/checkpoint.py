@@ -8,7 +8,6 @@ published SLTNet files for the numpy scalars in their training record.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from edgeperc.errors import ModelError
+from edgeperc.places import sha256
 
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -35,6 +35,9 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+
+_OLD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""Start of a file that PyTorch wrote before 1.6: a pickle of its magic number."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,21 @@ def read_checkpoint(path: Path) -> Weights:
     but tensors and plain values.
     """
     try:
-        raw = path.read_bytes()
+        size, digest = path.stat().st_size, sha256(path)
+        with path.open("rb") as file:
+            start = file.read(len(_OLD))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from None
-    if not raw:
+    if not size:
         raise ModelError(f"{path}: the file is empty", hint="Download the checkpoint again.")
-    content = _unpickle(raw, path)
+    content = _unpickle(path, start)
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in ("state", "model") if key in content), content)
     if not _is_state(state):
         raise ModelError(f"{path}: holds no table of named tensors")
     record = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, int | float)}
-    return Weights(dict(state), hashlib.sha256(raw).hexdigest(), len(raw), record)
+    return Weights(dict(state), digest, size, record)
 
 
 def _is_state(state: Any) -> bool:
@@ -81,14 +86,20 @@ def _is_state(state: Any) -> bool:
     )
 
 
-def _unpickle(raw: bytes, path: Path) -> Any:
+def _unpickle(path: Path, start: bytes) -> Any:
+    """The pickle of a file that begins with `start`."""
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with zipfile.ZipFile(path) as archive:
             return _Reader(archive, path).load()
     except ModelError:
         raise
     except zipfile.BadZipFile as error:
-        if raw.startswith(b"PK"):
+        if start == _OLD:
+            raise ModelError(
+                f"{path}: refused, because it is of the layout before PyTorch 1.6, a bare pickle",
+                hint="If you trust it: torch.save(torch.load(OLD, weights_only=True), NEW)",
+            ) from None
+        if start.startswith(b"PK"):
             raise ModelError(
                 f"{path}: the file is damaged or cut short ({error})",
                 hint="Download the checkpoint again and compare its sha256 with the model card.",
@@ -141,7 +152,9 @@ class _Reader(pickle.Unpickler):
 def _tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
+    values = storage.as_strided(size, stride, offset)
+    whole = values.is_contiguous() and values.numel() == storage.numel()
+    return values if whole else values.clone()
 
 
 class _NumpyType:
