@@ -18,7 +18,7 @@ class Threshold:
     """
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        self._image = image.astype(np.int64)
+        self._image = image.copy()
         self.asked: list[tuple[Prompt, bool, bool]] = []
 
     def ask(
@@ -30,8 +30,8 @@ class Threshold:
     ) -> Answer:
         self.asked.append((prompt, all_masks, logits is not None))
         prompt.check(self._image.shape[1], self._image.shape[0])
-        masks = np.stack([self._mask(prompt, step) for step in (4, 20, 60)])
-        masks = masks if all_masks else masks[:1]
+        steps = (4, 20, 60) if all_masks else (4,)
+        masks = np.stack([self._mask(prompt, step) for step in steps])
         scores = np.linspace(0.9, 0.5, len(masks), dtype=np.float32)
         return Answer(masks=masks, scores=scores, logits=masks.astype(np.float32) - 0.5)
 
@@ -51,10 +51,12 @@ class Threshold:
     def _like(
         self, point: NDArray[np.float32] | tuple[float, float], step: int
     ) -> NDArray[np.bool_]:
-        column, row = int(point[0]), int(point[1])
-        like = np.abs(self._image - self._image[row, column]).max(axis=2) <= step
-        _, parts = cv2.connectedComponents(like.astype(np.uint8))
-        return np.asarray(parts == parts[row, column])
+        height, width = self._image.shape[:2]
+        found = np.zeros((height + 2, width + 2), np.uint8)
+        how = 8 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | 1 << 8
+        start = int(point[0]), int(point[1])
+        cv2.floodFill(self._image, found, start, (0,), (step,) * 3, (step,) * 3, how)
+        return found[1:-1, 1:-1] > 0
 
 
 def picture() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

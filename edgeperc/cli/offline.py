@@ -61,21 +61,40 @@ def export(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="By name or folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="By name or folder; or a folder of result PNG files of DAVIS."
+        ),
+    ],
     data: Annotated[
-        str, typer.Option(help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder.")
+        str,
+        typer.Option(
+            help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder; for models that take "
+            "prompts `bsds500:`, `camvid:`, `davis-frames:`, `davis:` FOLDER, or `coco:` JSON."
+        ),
     ] = "twin",
     split: Annotated[
         Literal["train", "valid", "test", "all"], typer.Option(help="Part of a published data set.")
     ] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many windows.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many windows, or pictures.")
+    ] = None,
     engine: Annotated[
         Literal["auto", "onnx", "spiking"], typer.Option(help="What computes the labels.")
     ] = "auto",
+    detector: Annotated[
+        str | None, typer.Option(help="Model whose boxes are the prompts on `coco:`.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for masks and pictures of what prompts gave.")
+    ] = None,
     threads: Threads = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model as the daemon would run it: label maps by IoU, boxes by AP50 and recall."""
+    """Score a model as the daemon would run it: label maps by IoU, boxes by AP50 and recall,
+    prompts by mIoU, AP, or J and F.
+    """
     from rich.progress import Progress
 
     scoring = offline("evaluate")
@@ -88,6 +107,8 @@ def evaluate(
             limit=limit,
             engine=engine,
             threads=threads,
+            detector=detector,
+            out=out,
             on_window=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_json(found.as_json()) if as_json else Console().print(found.table())

@@ -1,12 +1,14 @@
 """Score a network's answers against the truth, through the code that the daemon runs.
 
-Label maps of events here, what networks say of frames in `edgeperc.offline.evaluate_sights`.
+Label maps of events here, what networks say of frames in `edgeperc.offline.evaluate_sights`, and
+what they make of prompts in `edgeperc.offline.evaluate_prompts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +16,10 @@ from rich.table import Table
 
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.datasets import open_dataset
+from edgeperc.offline.evaluate_prompts import PromptEvaluation, evaluate_prompts, score_results
 from edgeperc.offline.evaluate_sights import SightEvaluation, evaluate_sights
+from edgeperc.offline.evaluate_video import is_results
+from edgeperc.offline.examples import Split
 from edgeperc.offline.samples import Sample
 from edgeperc.offline.score import Confusion, Labels, Scores, confusion_matrix, score
 from edgeperc.places import ModelFolder, find_model
@@ -47,19 +52,38 @@ def evaluate(
     model: str,
     data: str,
     *,
-    split: str = "test",
+    split: Split = "test",
     limit: int | None = None,
     engine: Literal["auto", "onnx", "spiking"] = "auto",
     threads: int = 2,
+    detector: str | None = None,
+    out: Path | None = None,
     on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> Evaluation | SightEvaluation:
+) -> Evaluation | SightEvaluation | PromptEvaluation:
     """Run a model (name or folder) over a data set (see `open_dataset`) and score it.
 
     A model of frames is scored on the twin's avenues, and split, limit and engine mean nothing.
-    on_window is called with (done, total) after each window. Raises ConfigError if the classes
-    differ, ModelError for a model that cannot run, DataError for data that cannot be read.
+    For a promptable one, or a folder of results of videos, see `edgeperc.offline.evaluate_prompts`;
+    detector and out are for these only. on_window is called with (done, total) after each window.
+    Raises ConfigError if the classes differ, ModelError for a model that cannot run, DataError for
+    data that cannot be read.
     """
+    if is_results(Path(model)):
+        return score_results(Path(model), data, on_picture=on_window)
     folder = find_model(model)
+    if folder.card.task == "promptable":
+        return evaluate_prompts(
+            folder,
+            data,
+            split=split,
+            limit=limit,
+            threads=threads,
+            detector=detector,
+            out=out,
+            on_picture=on_window,
+        )
+    if detector is not None or out is not None:
+        raise ConfigError(f"{folder.card.name} takes no prompts: --detector and --out do nothing")
     if folder.card.input.kind == "frame":
         return evaluate_sights(folder, data, threads=threads, on_picture=on_window)
     dataset = open_dataset(data, split=split, limit=limit)
