@@ -217,7 +217,7 @@ def test_objects_are_followed_and_the_files_score_the_same(model: str, tmp_path:
     found = run(model, f"davis:{tmp_path / 'davis'}", split="all", out=out)
     scores = found.scores
     assert isinstance(scores, VideoScores)
-    assert list(scores.objects) == ["dog 1", "dog 2", "libby 1", "libby 2"]
+    assert list(scores.objects) == ["dog_1", "dog_2", "libby_1", "libby_2"]
     assert scores.frames == 4 * 3
     assert scores.j_and_f > 0.9
     assert sorted(path.name for path in out.iterdir()) == ["dog", "dog.jpg", "libby", "libby.jpg"]
@@ -226,7 +226,7 @@ def test_objects_are_followed_and_the_files_score_the_same(model: str, tmp_path:
     assert again.prompts == "2 of 2 sequences"
     held_out = run(model, f"davis:{tmp_path / 'davis'}").scores
     assert isinstance(held_out, VideoScores)
-    assert {name.split()[0] for name in held_out.objects} == {"dog"}
+    assert {name.split("_")[0] for name in held_out.objects} == {"dog"}
     short = run(model, f"davis:{tmp_path / 'davis'}", limit=3).scores
     assert isinstance(short, VideoScores)
     assert short.frames == 2 * 1
@@ -236,7 +236,7 @@ def test_void_is_not_held_against_who_follows(model: str, tmp_path: Path) -> Non
     sequence(tmp_path, "dog", void=True)
     scores = run(model, f"davis:{tmp_path}").scores
     assert isinstance(scores, VideoScores)
-    assert scores.objects["dog 1"][0].mean > 0.98  # two of its 25 rows are void
+    assert scores.objects["dog_1"][0].mean > 0.98  # two of its 25 rows are void
 
 
 def test_where_masks_overlap_the_surer_one_counts() -> None:

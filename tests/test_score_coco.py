@@ -162,7 +162,7 @@ def test_only_so_many_finds_of_a_class_count() -> None:
 def test_the_table_has_a_column_for_boxes_and_masks(capsys: pytest.CaptureFixture[str]) -> None:
     scenes = [scene(np.random.default_rng(3))]
     columns = {"box": ours(scenes, "bbox"), "mask": ours(scenes, "segm")}
-    Console(width=90).print(precision_table("street", columns))
+    Console(width=90).print(precision_table(columns))
     shown = capsys.readouterr().out
     assert "AP50" in shown
     assert "mask %" in shown

@@ -132,7 +132,7 @@ def test_nothing_asked_is_zero_and_the_table_says_what_was_left_out(
     assert tally.scores().ways["box"].oracle == 0
     tally.add(Threshold(image), truth)
     tally.add(Threshold(image), np.zeros_like(truth))
-    Console(width=90).print(tally.scores().table("things"))
+    Console(width=90).print(tally.scores().table(), *tally.scores().notes())
     shown = capsys.readouterr().out
     assert "80.00" in shown
     assert "1 below 0.2 %" in shown

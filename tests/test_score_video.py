@@ -188,7 +188,7 @@ def test_the_table_shows_every_object(capsys: pytest.CaptureFixture[str]) -> Non
     mask[:, 2:5, 2:5] = True
     tally = VideoTally()
     tally.add("dog_1", mask, mask)
-    Console(width=100).print(tally.scores().table("videos"))
+    Console(width=100).print(tally.scores().table())
     shown = capsys.readouterr().out
     assert "dog_1" in shown
     assert "100.00" in shown

@@ -7,7 +7,7 @@ Objects have the colours of the PNG files with numbers, see `edgeperc.offline.pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import cv2
@@ -38,21 +38,24 @@ def painted(picture: Picture, numbers: NDArray[Any]) -> Picture:
     return np.asarray(shown)
 
 
-def layered(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Numbers (H, W) from 1 for masks in order, small ones above large ones; at most 254."""
-    numbers = np.zeros(shape[:2], np.uint8)
-    kept = masks[:254]
-    for index in sorted(range(len(kept)), key=lambda k: -int(kept[k].sum())):
-        numbers[kept[index]] = index + 1
+def layered(masks: Mapping[int, NDArray[np.bool_]], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """One map (H, W) of masks by number, small ones above large ones; numbers from 1 to 254."""
+    numbers = np.zeros(tuple(shape[:2]), np.uint8)
+    for number in sorted(masks, key=lambda each: -int(masks[each].sum())):
+        if number < 255:
+            numbers[masks[number]] = number
     return numbers
 
 
-def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> Picture:
-    """Rows of pictures of equal aspect, with a title above each column."""
-    lines = [np.concatenate([_panel(picture) for picture in row], axis=1) for row in rows]
+def sheet(
+    rows: Sequence[Sequence[Picture]], titles: Sequence[str], *, panel_px: int = PANEL_PX
+) -> Picture:
+    """Rows of pictures of equal aspect, panel_px wide each, with a title above each column."""
+    panels = [[_panel(picture, panel_px) for picture in row] for row in rows]
+    lines = [np.concatenate(row, axis=1) for row in panels]
     head: Any = np.full((_TITLE_PX, lines[0].shape[1], 3), 255, np.uint8)
     for column, title in enumerate(titles):
-        place = (column * PANEL_PX + 4, _TITLE_PX - 5)
+        place = (column * panel_px + 4, _TITLE_PX - 5)
         cv2.putText(head, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([head, *lines])
 
@@ -62,7 +65,7 @@ def jpeg(picture: Picture) -> bytes:
     return cv2.imencode(".jpg", np.ascontiguousarray(picture[:, :, ::-1]))[1].tobytes()
 
 
-def _panel(picture: Picture) -> Picture:
-    height_px = max(1, round(picture.shape[0] * PANEL_PX / picture.shape[1]))
-    resized: Any = cv2.resize(picture, (PANEL_PX, height_px), interpolation=cv2.INTER_AREA)
+def _panel(picture: Picture, width_px: int) -> Picture:
+    height_px = max(1, round(picture.shape[0] * width_px / picture.shape[1]))
+    resized: Any = cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.uint8)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +58,7 @@ def evaluate_coco(
             if truth.has_masks:
                 of_masks.add(_truth(entry, with_masks=True), _with_masks(found, answers))
             if out is not None:
-                _write_coco(out, entry, picture, answers)
+                _write(out, entry, picture, found, answers)
             on_picture(done, len(chosen))
     finally:
         session.close()
@@ -125,12 +126,19 @@ def _within(
     return Things(boxes=cut[there], class_ids=class_ids[there], scores=sure[there])
 
 
-def _write_coco(
-    out: Path, entry: CocoPicture, picture: NDArray[np.uint8], answers: Iterable[NDArray[np.bool_]]
+def _write(
+    out: Path,
+    entry: CocoPicture,
+    picture: NDArray[np.uint8],
+    found: Things,
+    answers: Sequence[NDArray[np.bool_]],
 ) -> None:
+    """Masks as numbers in the order of the boxes, and a sheet with the boxes and the masks."""
     name = Path(entry.name).stem
-    numbers = layered(list(answers), picture.shape)
+    numbers = layered(dict(enumerate(answers, start=1)), picture.shape)
     write_numbers(out / f"{name}.png", numbers)
-    (out / f"{name}.jpg").write_bytes(
-        jpeg(sheet([[picture, painted(picture, numbers)]], ["", "masks in the boxes"]))
-    )
+    boxed: Any = picture.copy()
+    for x0, y0, x1, y1 in np.rint(found.boxes).astype(int).tolist():
+        cv2.rectangle(boxed, (x0, y0), (x1 - 1, y1 - 1), (255, 255, 0), max(1, len(picture) // 360))
+    row = [boxed, painted(picture, numbers)]
+    (out / f"{name}.jpg").write_bytes(jpeg(sheet([row], ["boxes", "masks"], panel_px=800)))

@@ -10,21 +10,22 @@ coco:JSON        masks in the boxes of a detector, or of the json itself    AP o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
+from rich.console import Group
+from rich.markup import escape
 
 from edgeperc.errors import ConfigError
 from edgeperc.offline import davis
 from edgeperc.offline.contact_sheet import jpeg, layered, painted, sheet
 from edgeperc.offline.evaluate_coco import evaluate_coco
 from edgeperc.offline.evaluate_video import evaluate_results, evaluate_video
-from edgeperc.offline.examples import OPENERS, Example, Split, split_of_davis
+from edgeperc.offline.examples import OPENERS, VOID_NUMBER, Example, Split, split_of_davis
 from edgeperc.offline.palette import write_numbers
 from edgeperc.offline.score_coco import PrecisionScores, precision_table
 from edgeperc.offline.score_masks import WAYS, PromptScores, PromptTally
@@ -53,12 +54,12 @@ class PromptEvaluation:
         """JSON types, for `--json`."""
         return asdict(self)
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """What `edgeperc evaluate` shows."""
-        title = f"{self.model} on {self.data}, {self.prompts}"
+        title = escape(f"{self.model} on {self.data}, {self.prompts}")
         if isinstance(self.scores, dict):
-            return precision_table(title, self.scores)
-        return self.scores.table(title)
+            return Group(title, precision_table(self.scores))
+        return Group(title, self.scores.table(), *self.scores.notes())
 
 
 def evaluate_prompts(
@@ -133,7 +134,7 @@ def score_results(
         )
     scores = evaluate_results(results, path, on_frame=on_picture)
     there = len({footage.name for footage in davis.open_davis(path)})
-    scored = len({name.rsplit(" ", 1)[0] for name in scores.objects})
+    scored = len({name.rsplit("_", 1)[0] for name in scores.objects})
     return PromptEvaluation(
         model=str(results),
         sha256="",
@@ -157,7 +158,7 @@ def _single(
     try:
         for done, example in enumerate(examples, start=1):
             session.look(example.picture)
-            answers = [_answers(session, tally, example, labels) for labels in example.maps]
+            answers = [_answers(session, tally, labels) for labels in example.maps]
             if out is not None:
                 _write(out, example, answers[0])
             on_picture(done, len(examples))
@@ -166,25 +167,27 @@ def _single(
     return tally.scores()
 
 
-def _answers(
-    session: ImageSession, tally: PromptTally, example: Example, labels: NDArray[Any]
-) -> list[dict[str, NDArray[np.bool_]]]:
-    void = labels == davis.VOID if example.has_void else None
-    ids = [n for n in np.unique(labels) if n and not (example.has_void and n == davis.VOID)]
-    answers = [tally.add(session, labels == number, void) for number in ids]
-    return [answer for answer in answers if answer is not None]
+Answers: TypeAlias = dict[int, dict[str, NDArray[np.bool_]]]
+"""Masks by number of the object and way of prompting."""
 
 
-def _write(out: Path, example: Example, answers: Sequence[dict[str, NDArray[np.bool_]]]) -> None:
+def _answers(session: ImageSession, tally: PromptTally, labels: NDArray[Any]) -> Answers:
+    """labels: (H, W), VOID_NUMBER where nothing is known."""
+    void = labels == VOID_NUMBER
+    asked = {int(n): tally.add(session, labels == n, void) for n in np.unique(labels) if n > 0}
+    return {number: answer for number, answer in asked.items() if answer is not None}
+
+
+def _write(out: Path, example: Example, answers: Answers) -> None:
     """The answers to three clicks as numbers, and a sheet of all ways; of the first map."""
-    shape = example.picture.shape
-    by_way = {way: layered([answer[way] for answer in answers], shape) for way in WAYS}
+    picture = example.picture
+    by_way = {
+        way: layered({n: answer[way] for n, answer in answers.items()}, picture.shape)
+        for way in WAYS
+    }
     write_numbers(out / f"{example.name}.png", by_way[WAYS[1]])
-    truth = example.maps[0].astype(np.int64)
-    if example.has_void:
-        truth[truth == davis.VOID] = 0
-    row = [example.picture, painted(example.picture, truth)]
-    row += [painted(example.picture, numbers) for numbers in by_way.values()]
+    truth = np.maximum(example.maps[0], 0)
+    row = [picture, *(painted(picture, numbers) for numbers in (truth, *by_way.values()))]
     (out / f"{example.name}.jpg").write_bytes(jpeg(sheet([row], ["", "truth", *WAYS])))
 
 

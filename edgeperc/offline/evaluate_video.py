@@ -166,7 +166,7 @@ def _add(tally: VideoTally, footage: Footage, answers: Sequence[Numbers]) -> Non
     truth_map, answer_map = np.stack(truth), np.stack(answers)
     void = truth_map == VOID
     for number in footage.objects():
-        tally.add(f"{footage.name} {number}", truth_map == number, answer_map == number, void)
+        tally.add(f"{footage.name}_{number}", truth_map == number, answer_map == number, void)
 
 
 def _write(out: Path, footage: Footage, answers: Sequence[Numbers]) -> None:

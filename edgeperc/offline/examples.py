@@ -19,16 +19,16 @@ from edgeperc.offline.shelf import Shelf
 
 Split: TypeAlias = Literal["train", "valid", "test", "all"]
 """`valid` and `test` are the same: what nothing learns from."""
+VOID_NUMBER = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One picture. maps: (H, W) of numbers each; 0 is nothing, VOID is not known if has_void."""
+    """One picture. maps: (H, W) int32 of numbers each; 0 is nothing, VOID_NUMBER is not known."""
 
     name: str
     picture: NDArray[np.uint8]
-    maps: tuple[NDArray[Any], ...]
-    has_void: bool = True
+    maps: tuple[NDArray[np.int32], ...]
 
 
 def _of_bsds(path: Path, split: Split) -> Shelf[Example]:
@@ -39,7 +39,8 @@ def _of_bsds(path: Path, split: Split) -> Shelf[Example]:
     shelves = [bsds.open_bsds(path, split=part) for part in parts.get(split, (bsds.HELD_OUT,))]
 
     def example(sample: bsds.Segmented) -> Example:
-        return Example(name=sample.name, picture=sample.picture, maps=sample.maps, has_void=False)
+        maps = tuple(each.astype(np.int32) for each in sample.maps)
+        return Example(name=sample.name, picture=sample.picture, maps=maps)
 
     return _joined([(shelf, example) for shelf in shelves])
 
@@ -55,7 +56,7 @@ def _of_camvid(path: Path, split: Split) -> Shelf[Example]:
 
     def example(sample: camvid.Labelled) -> Example:
         segments = camvid.components(sample.labels)
-        return Example(name=sample.name, picture=sample.picture, maps=(segments,), has_void=False)
+        return Example(name=sample.name, picture=sample.picture, maps=(segments,))
 
     return _joined([(shelf, example) for shelf in shelves])
 
@@ -71,7 +72,8 @@ def _of_davis_frames(path: Path, split: Split) -> Shelf[Example]:
     def read(name: str) -> Example:
         footage, index = places[name]
         picture, labels = footage.frame(index)
-        return Example(name=name, picture=picture, maps=(labels,))
+        known = np.where(labels == davis.VOID, np.int32(VOID_NUMBER), labels)
+        return Example(name=name, picture=picture, maps=(known,))
 
     return Shelf(tuple(places), read)
 

@@ -73,9 +73,9 @@ class PrecisionScores:
         }
 
 
-def precision_table(title: str, columns: dict[str, PrecisionScores]) -> Table:
+def precision_table(columns: dict[str, PrecisionScores]) -> Table:
     """One column each for boxes, masks, …, in percent."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in columns:
         table.add_column(f"{name} %", justify="right")

@@ -55,20 +55,20 @@ class PromptScores:
     left_out: int
     least_share: float
 
-    def table(self, title: str) -> Table:
+    def table(self) -> Table:
         """One line a way of prompting, in percent."""
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         table.add_column("prompt")
         table.add_column("mIoU %", justify="right")
         table.add_column("oracle %", justify="right")
         for name, way in self.ways.items():
             table.add_row(name, f"{100 * way.selected:.2f}", f"{100 * way.oracle:.2f}")
-        table.caption = (
-            f"{self.objects} objects; {self.left_out} below {100 * self.least_share:g} % "
-            "of their picture left out"
-        )
-        table.caption_justify = "left"
         return table
+
+    def notes(self) -> tuple[str, ...]:
+        """What the table does not say."""
+        share = f"{100 * self.least_share:g} %"
+        return (f"{self.objects} objects; {self.left_out} below {share} of their picture left out",)
 
 
 class PromptTally:

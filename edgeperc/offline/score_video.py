@@ -121,9 +121,9 @@ class VideoScores:
     objects: dict[str, tuple[Course, Course]]
     frames: int
 
-    def table(self, title: str) -> Table:
+    def table(self) -> Table:
         """One line an object, then the summary, in percent."""
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         table.add_column("object")
         columns = ("J&F", "J", "J recall", "J decay", "F", "F recall", "F decay")
         for column in columns:
@@ -133,6 +133,10 @@ class VideoScores:
             values = ((j.mean + f.mean) / 2, j.mean, j.recall, j.decay, f.mean, f.recall, f.decay)
             table.add_row(name, *(f"{100 * value:.2f}" for value in values))
         return table
+
+    def notes(self) -> tuple[str, ...]:
+        """What the table does not say."""
+        return (f"{self.frames} masks of {len(self.objects)} objects; first and last not counted",)
 
 
 class VideoTally:
