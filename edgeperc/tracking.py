@@ -41,8 +41,9 @@ class TrackingSession:
     """Made by `Client.track`, closed by `with` or `close`; an iterator of this session's Instances.
 
     source, model: what is looked at, and by what. picture_px: width and height of its pictures, in
-    which prompts are given; (0, 0) until a first one came. max_objects, max_points: what the daemon
-    allows. lost: results that did not come, by this client's slowness or by max_rate_hz.
+    which prompts are given; (0, 0) until a first one came. max_objects, max_points,
+    max_message_bytes: what the daemon allows. lost: results that did not come, by this client's
+    slowness or by max_rate_hz.
 
     Reading is a sign of life: after ttl_s without any the daemon ends the session. May be used from
     several threads.
@@ -62,8 +63,8 @@ class TrackingSession:
         self._requests: queue.SimpleQueue[tracking.SessionRequest | None] = queue.SimpleQueue()
         self._asked: dict[int, Future[tracking.RequestAccepted]] = {}
         self._results: deque[pb.Result] = deque()
-        is_queue = wanted.delivery.mode == pb.DeliveryPolicy.MODE_QUEUE
-        self._depth = max(1, wanted.delivery.depth) if is_queue else 1
+        self._is_queue = wanted.delivery.mode == pb.DeliveryPolicy.MODE_QUEUE
+        self._depth = max(1, wanted.delivery.depth) if self._is_queue else 1
         self._changed = threading.Condition()
         self._opened: tracking.SessionOpened | None = None
         self._errors: deque[EdgepercError] = deque()
@@ -76,7 +77,7 @@ class TrackingSession:
         self.picture_px = (opened.width, opened.height)
         self.ttl_s = opened.ttl_s
         self.max_objects, self.max_points = opened.max_objects, opened.max_points
-        self._max_bytes = opened.max_message_bytes
+        self.max_message_bytes = opened.max_message_bytes
 
     def points(self, number: int, points: ArrayLike, labels: ArrayLike | None = None) -> int:
         """Say what object `number` is, by one x, y or several; labels: 1 on it, 0 beside it.
@@ -149,7 +150,7 @@ class TrackingSession:
             if not self._results:
                 raise StopIteration
             message = self._results.popleft()
-        self.lost += message.dropped_before
+            self.lost += message.dropped_before
         found = from_message(message)
         assert isinstance(found, Instances)
         self.picture_px = found.picture_px
@@ -162,10 +163,9 @@ class TrackingSession:
     def _ask(self, **what: Any) -> tracking.RequestAccepted:
         """Send a request and wait for its answer."""
         request = tracking.SessionRequest(request_id=next(self._ids), **what)
-        if request.ByteSize() > self._max_bytes:
-            raise ConfigError(
-                f"a request of {request.ByteSize():,} bytes; the daemon takes {self._max_bytes:,}"
-            )
+        size, most = request.ByteSize(), self.max_message_bytes
+        if size > most:
+            raise ConfigError(f"a request of {size:,} bytes; the daemon takes {most:,}")
         answer: Future[tracking.RequestAccepted] = Future()
         with self._changed:
             if self._has_ended:
@@ -218,6 +218,9 @@ class TrackingSession:
         elif kind == "result":
             self._keep(response.result)
         elif kind == "accepted":
+            if not self._is_queue:  # the next that is read is to show what was asked for
+                self.lost += sum(1 + each.dropped_before for each in self._results)
+                self._results.clear()
             if answer := self._asked.pop(response.accepted.request_id, None):
                 answer.set_result(response.accepted)
         elif kind == "refused":

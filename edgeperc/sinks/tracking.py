@@ -48,7 +48,11 @@ REASONS = {
 
 
 class Outbox(Mailbox):
-    """A mailbox that also carries answers: they are never lost and go before the results."""
+    """A mailbox that also carries answers: they are never lost and go before the results.
+
+    Where only the newest result counts, those of before a request was carried out go: the next one
+    shows what was asked for.
+    """
 
     def __init__(self, *, depth: int | None, max_rate_hz: float) -> None:
         super().__init__(depth=depth, max_rate_hz=max_rate_hz)
@@ -59,6 +63,8 @@ class Outbox(Mailbox):
         with self._changed:
             if not self._closed:
                 self._said.append(response)
+                if self.depth is None and response.HasField("accepted"):
+                    self._waiting.clear()
                 self._changed.notify_all()
 
     def wait_for_room(self) -> None:
@@ -240,12 +246,7 @@ class _Stream:
             edges = message.box
             box = np.array([edges.x_min, edges.y_min, edges.x_max, edges.y_max], np.float32)
         if message.HasField("mask"):
-            size_px = (message.mask.width, message.mask.height)
-            if size_px != self._tracker.picture_px:
-                raise RefusedError(
-                    f"a mask of {size_px[0]} × {size_px[1]} px in pictures of"
-                    f" {self._tracker.picture_px[0]} × {self._tracker.picture_px[1]} px"
-                )
+            self._check_size(message.mask)
             mask = masks.decode(mask_of(message.mask))
         return Prompt(
             points=np.array([(point.x, point.y) for point in message.points], np.float32),
@@ -253,6 +254,17 @@ class _Stream:
             box=box,
             mask=mask,
         )
+
+    def _check_size(self, mask: pb.Mask) -> None:
+        """Before anything of a mask's size is made."""
+        width_px, height_px = self._tracker.picture_px
+        if width_px == 0:
+            raise RefusedError("no picture has come yet that a mask could be held to")
+        if (mask.width, mask.height) != (width_px, height_px):
+            raise RefusedError(
+                f"a mask of {mask.width} × {mask.height} px in pictures of"
+                f" {width_px} × {height_px} px"
+            )
 
     def _answer(self, request_id: int, said: Accepted | EdgepercError) -> None:
         if isinstance(said, Accepted):
