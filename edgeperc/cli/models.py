@@ -92,9 +92,12 @@ def models_import(
         _complete_folder(model, folder, there={brought})
         use = "use it as `model` of a pipeline"
     elif checkpoint is not None:
-        report = offline("export").import_checkpoint(model.card, checkpoint, folder)
+        prompted = model.card.task == "promptable"
+        importing = offline("export_prompt" if prompted else "export")
+        report = importing.import_checkpoint(model.card, checkpoint, folder)
         Console().print(report.summary())
         use = f"use it: edgeperc replay RECORDING --model {model.card.name}"
+        use = f"use it: edgeperc segment IMAGE --model {model.card.name}" if prompted else use
     Console().print(escape(f"written to {folder}\n{use}"), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
     report = export_network(card, net, Path("models/promptable"))
     report = export_trained(card, Path("out/promptable/weights.pt"), Path("models/promptable"))
+    report = import_checkpoint(card, Path("sam2.1_hiera_tiny.pt"), Path("models/sam2.1-hiera-tiny"))
 
 writes encoder, decoder and, for video, memory encoder and memory attention as ONNX files of fixed
 shapes, `constants.npz`, `golden.npz` and `model.toml`. A file is refused where an engine builder
@@ -16,7 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,20 +32,31 @@ from torch import Tensor, nn
 from edgeperc.config import FileEntry, ModelCard, PromptTable
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
+from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.export_finder import halved
+from edgeperc.offline.golden import golden
 from edgeperc.offline.nets.memory import Rotation
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
+from edgeperc.offline.nets.sam_variants import load_published
 from edgeperc.offline.nets.taps import Attention
 from edgeperc.offline.onnx_tidy import tidy, unfit
 from edgeperc.picture import LONGEST, STRETCH
+from edgeperc.places import ModelFolder
+from edgeperc.prompting.golden import agreement
 from edgeperc.prompting.memory import UNUSED
 from edgeperc.prompting.networks import Sizes
 
 TOLERANCE, HALVED_TOLERANCE = 1e-3, 5e-2
 """Largest difference of an output between file and network, in standard deviations of the output:
 of rounding, and of weights that are kept in half precision."""
+
+AGREEMENT, HALVED_AGREEMENT = 0.995, 0.95
+"""Share of the pixels of a golden mask that must be the same, likewise."""
+
+_MOST_BYTES = 1_900_000_000
+"""A file of more cannot be written in one piece."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +75,15 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReport:
     """What was written. differences: by role, how far an output of the file is from the network's
-    at most, in standard deviations of that output.
+    at most, in standard deviations of that output. agreement: share of the pixels of the worst
+    golden mask on which the files and the network agree.
     """
 
     parameters: int
     files: tuple[FileEntry, ...]
     differences: Mapping[str, float]
+    agreement: float
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A few lines for the terminal."""
@@ -77,6 +92,8 @@ class PromptReport:
             off = self.differences.get(entry.role)
             text = "" if off is None else f", off by {off:.2g} standard deviations at most"
             lines.append(f"{entry.path}: {entry.bytes:,} bytes{text}")
+        lines.append(f"golden masks: {self.agreement:.2%} of the pixels agree")
+        lines += [f"warning: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -87,6 +104,23 @@ def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptRe
     otherwise than the network, or the folder cannot be written.
     """
     return export_network(card, load_net(checkpoint), out_dir, half=True)
+
+
+def import_checkpoint(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptReport:
+    """Turn published weights into a model folder. The report warns if they are not the card's.
+
+    Weights of more than 2 GB are kept in half precision. Raises ModelError if they are of another
+    network than the card, else as `export_trained`.
+    """
+    weights = read_checkpoint(checkpoint)
+    wanted = card.checkpoint
+    net = load_published(weights, wanted.architecture if wanted else card.name)
+    large = 4 * sum(parameter.numel() for parameter in net.parameters()) > _MOST_BYTES
+    report = export_network(card, net, out_dir, half=large)
+    if wanted and wanted.sha256 and weights.sha256 != wanted.sha256:
+        note = f"{checkpoint.name} has sha256 {weights.sha256}, the card names {wanted.sha256}"
+        return replace(report, notes=(note,))
+    return report
 
 
 def load_net(checkpoint: Path) -> Sam2:
@@ -128,15 +162,23 @@ def export_network(
             entry, off = write_part(part, folder, half=half)
             files.append(entry)
             differences[part.role] = off
-        for role, arrays in _arrays(net, table).items():
-            np.savez_compressed(folder / f"{role}.npz", **cast(Any, arrays))
-            files.append(file_entry(folder / f"{role}.npz", role))
+        for role, arrays in (("constants", constants(net, table)), ("golden", golden(card, net))):
+            if arrays:
+                np.savez_compressed(folder / f"{role}.npz", **cast(Any, arrays))
+                files.append(file_entry(folder / f"{role}.npz", role))
         complete = msgspec.structs.replace(card, files=tuple(files))
+        agreed = agreement(ModelFolder(complete, folder))
+        if min(agreed) < (HALVED_AGREEMENT if half else AGREEMENT):
+            raise ModelError(
+                f"the files answer otherwise than the network: {1 - min(agreed):.1%} of the pixels "
+                f"of a golden mask differ"
+            )
         (folder / "model.toml").write_text(to_toml(complete), encoding="utf-8")
     return PromptReport(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         files=tuple(files),
         differences=differences,
+        agreement=min(agreed),
     )
 
 
@@ -283,23 +325,23 @@ def _checked_table(card: ModelCard, net: Sam | Sam2) -> PromptTable:
     return table
 
 
-def _arrays(net: Sam | Sam2, table: PromptTable) -> dict[str, dict[str, NDArray[Any]]]:
-    """What goes beside the ONNX files, by role."""
-    found: dict[str, dict[str, NDArray[Any]]] = {}
-    if isinstance(net, Sam2):
-        constants = {"no_memory": net.no_mem_embed.reshape(-1)}
-        if table.kind == "video":
-            constants |= {
-                "position": cast(Tensor, net.memory_position),
-                "temporal": net.maskmem_tpos_enc[:, 0, 0],
-                "mask_weight": net.mask_downsample.weight[0, 0],
-                "mask_bias": cast(Tensor, net.mask_downsample.bias)[0],
-            }
-            if net.config.version_21:
-                constants["pointer_weight"] = net.obj_ptr_tpos_proj.weight
-                constants["pointer_bias"] = net.obj_ptr_tpos_proj.bias
-        found["constants"] = {name: value.numpy() for name, value in constants.items()}
-    return found
+def constants(net: Sam | Sam2, table: PromptTable) -> dict[str, NDArray[Any]]:
+    """What of the weights is wanted outside the ONNX files: `edgeperc.prompting.memory.Constants`.
+
+    No more than the first of them for single pictures, nothing of SAM.
+    """
+    if isinstance(net, Sam):
+        return {}
+    values: dict[str, Tensor] = {"no_memory": net.no_mem_embed.reshape(-1)}
+    if table.kind == "video":
+        values["position"] = cast(Tensor, net.memory_position)
+        values["temporal"] = net.maskmem_tpos_enc[:, 0, 0]
+        values["mask_weight"] = net.mask_downsample.weight[0, 0]
+        values["mask_bias"] = cast(Tensor, net.mask_downsample.bias)[0]
+        if net.config.version_21:
+            values["pointer_weight"] = net.obj_ptr_tpos_proj.weight
+            values["pointer_bias"] = net.obj_ptr_tpos_proj.bias
+    return {name: value.detach().numpy() for name, value in values.items()}
 
 
 def _keep_inputs(model: onnx.ModelProto, part: Part) -> None:
