@@ -9,7 +9,7 @@ import pytest
 
 from edgeperc.errors import DataError
 from edgeperc.offline import davis
-from edgeperc.offline.palette import write_numbers
+from edgeperc.palette import write_numbers
 
 
 def write(

@@ -16,10 +16,10 @@ from edgeperc.errors import ConfigError, DataError
 from edgeperc.offline import evaluate_coco, evaluate_prompts, evaluate_video
 from edgeperc.offline.evaluate import evaluate
 from edgeperc.offline.evaluate_prompts import PromptEvaluation
-from edgeperc.offline.palette import read_numbers, write_numbers
 from edgeperc.offline.score_masks import PromptScores
 from edgeperc.offline.score_video import VideoScores
 from edgeperc.packet import Frame
+from edgeperc.palette import read_numbers, write_numbers
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import Answer, Efficient, Prompt
 from edgeperc.result import Instances, ModelRef

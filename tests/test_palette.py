@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgeperc.errors import DataError
-from edgeperc.offline.palette import colours, read_numbers, write_numbers
+from edgeperc.palette import colours, read_numbers, write_numbers
 
 Image = pytest.importorskip("PIL.Image", reason="matplotlib brings Pillow")
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))

@@ -2,7 +2,7 @@
 
     sheet([[picture, painted(picture, truth), painted(picture, answer)]], ["", "truth", "answer"])
 
-Objects have the colours of the PNG files with numbers, see `edgeperc.offline.palette`.
+Objects have the colours of the PNG files with numbers, see `edgeperc.palette`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.offline.palette import colours
+from edgeperc.palette import colours
 
 Picture: TypeAlias = NDArray[np.uint8]
 

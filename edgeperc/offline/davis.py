@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.errors import DataError
-from edgeperc.offline.palette import read_numbers
 from edgeperc.offline.shelf import Shelf, read_picture, same_size, stems
+from edgeperc.palette import read_numbers
 
 Split: TypeAlias = Literal["train", "held-out", "all"]
 HELD_OUT = ("dog", "car-shadow", "breakdance")

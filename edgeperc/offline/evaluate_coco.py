@@ -15,10 +15,10 @@ from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError
 from edgeperc.offline.coco import Coco, CocoPicture, open_coco
 from edgeperc.offline.contact_sheet import jpeg, layered, painted, sheet
-from edgeperc.offline.palette import write_numbers
 from edgeperc.offline.score_coco import PrecisionScores, PrecisionTally, Things
 from edgeperc.offline.shelf import Shelf
 from edgeperc.packet import Frame, Stamp
+from edgeperc.palette import write_numbers
 from edgeperc.places import ModelFolder, find_model
 from edgeperc.prompt import ImageSession, Prompt
 

@@ -26,11 +26,11 @@ from edgeperc.offline.contact_sheet import jpeg, layered, painted, sheet
 from edgeperc.offline.evaluate_coco import evaluate_coco
 from edgeperc.offline.evaluate_video import evaluate_results, evaluate_video
 from edgeperc.offline.examples import OPENERS, VOID_NUMBER, Example, Split, split_of_davis
-from edgeperc.offline.palette import write_numbers
 from edgeperc.offline.score_coco import PrecisionScores, precision_table
 from edgeperc.offline.score_masks import WAYS, PromptScores, PromptTally
 from edgeperc.offline.score_video import VideoScores
 from edgeperc.offline.shelf import Shelf
+from edgeperc.palette import write_numbers
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import ImageSession
 

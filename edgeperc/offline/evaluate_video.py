@@ -23,9 +23,9 @@ from edgeperc.errors import DataError
 from edgeperc.offline import davis
 from edgeperc.offline.contact_sheet import jpeg, painted, sheet
 from edgeperc.offline.davis import VOID, Footage
-from edgeperc.offline.palette import read_numbers, write_numbers
 from edgeperc.offline.score_video import VideoScores, VideoTally
 from edgeperc.packet import Frame, Stamp
+from edgeperc.palette import read_numbers, write_numbers
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import Efficient, Prompt, VideoSession
 from edgeperc.result import Instances
