@@ -42,7 +42,8 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     _constants_to_initializers(model.graph)
     _fold(model)
-    while _known_shapes(model):
+    while _known_shapes(model) | _decided(model.graph):
+        _constants_to_initializers(model.graph)
         _fold(model)
     _share(model.graph)
     _drop_unused(model.graph)
@@ -137,6 +138,28 @@ def _known_shapes(model: onnx.ModelProto) -> bool:
         model.graph.initializer.append(numpy_helper.from_array(lengths, node.output[0]))
     found = len(others) < len(model.graph.node)
     _replace_nodes(model.graph, others)
+    return found
+
+
+def _decided(graph: onnx.GraphProto) -> bool:
+    """Put the branch in place of each If whose condition is constant; whether there were any."""
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "If" or node.input[0] not in known:
+            nodes.append(node)
+            continue
+        taken = bool(numpy_helper.to_array(known[node.input[0]]))
+        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        branch = branches["then_branch" if taken else "else_branch"]
+        nodes += branch.node
+        graph.initializer.extend(branch.initializer)
+        nodes += [
+            helper.make_node("Identity", [inner.name], [name])
+            for inner, name in zip(branch.output, node.output, strict=True)
+        ]
+    found = any(node.op_type == "If" and node.input[0] in known for node in graph.node)
+    _replace_nodes(graph, nodes)
     return found
 
 
