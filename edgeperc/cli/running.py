@@ -1,4 +1,4 @@
-"""Verbs that run an app or watch one: serve, replay, check, watch."""
+"""Verbs that run an app or watch one: serve, replay, check, watch, point."""
 
 from __future__ import annotations
 
@@ -130,6 +130,28 @@ def watch(
     from edgeperc.watch import watch as look
 
     look(address, as_json=as_json, duration_s=duration_s)
+
+
+@app.command()
+def point(
+    places: Annotated[
+        list[str],
+        typer.Argument(metavar="X,Y|X,Y,X,Y...", help="A point on each thing, or a box around it."),
+    ],
+    address: Annotated[
+        str, typer.Option("--at", metavar="HOST:PORT", help="The daemon.")
+    ] = "127.0.0.1:50051",
+    source: Annotated[str, typer.Option(help="Sensor, where several can be prompted.")] = "",
+    duration_s: Seconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Point at things in the video of a running daemon, and follow them until Ctrl-C.
+
+    In pixels of the sensor. Needs an app with a promptable model: edgeperc serve prompt.
+    """
+    from edgeperc.point import point as follow
+
+    follow(places, address, source=source, as_json=as_json, duration_s=duration_s)
 
 
 def _speed(text: str) -> float | None:
