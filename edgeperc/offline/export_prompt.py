@@ -11,11 +11,10 @@ would stumble over it, or where it answers otherwise than the network.
 
 from __future__ import annotations
 
-import copy
 import pickle
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,7 +130,8 @@ def load_net(checkpoint: Path) -> Sam2:
     except OSError as error:
         raise ModelError(f"{checkpoint}: {error.strerror}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise ModelError(f"{checkpoint}: not what `edgeperc train` writes: {error}") from error
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(f"{checkpoint}: not what `edgeperc train` writes: {first_line}") from error
     try:
         net = Sam2(Sam2Config(**config))
         net.load_state_dict(state, strict=True)
@@ -248,6 +248,7 @@ def write_part(part: Part, folder: Path, *, half: bool = False) -> tuple[FileEnt
     Raises ModelError if it has what engine builders stumble over, or is off by more than rounding.
     """
     path = folder / f"{part.role}.onnx"
+    part.net.eval()  # all of it: the exporter puts the mode of the whole back on every part
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         draft = Path(scratch) / path.name  # of a large network several files
         with warnings.catch_warnings():
@@ -263,11 +264,13 @@ def write_part(part: Part, folder: Path, *, half: bool = False) -> tuple[FileEnt
                 dynamic_axes={name: dict(axes) for name, axes in part.open_axes.items()},
             )
         model = tidy(onnx.load(str(draft)))
-    _keep_inputs(model, part)
+    answers = part.net(*part.inputs.values())
+    answers = answers if isinstance(answers, tuple) else (answers,)
+    _name_tensors(model, part, answers)
     if complaints := unfit(model, open_axes=bool(part.open_axes)):
         raise ModelError(f"the {part.role} cannot be written: it has {complaints[0]}")
     onnx.save(halved(model) if half else model, str(path))
-    off = _difference(part, path)
+    off = _difference(part, answers, path)
     if not off <= (HALVED_TOLERANCE if half else TOLERANCE):
         raise ModelError(
             f"the file of the {part.role} answers otherwise than the network: "
@@ -344,23 +347,26 @@ def constants(net: Sam | Sam2, table: PromptTable) -> dict[str, NDArray[Any]]:
     return {name: value.detach().numpy() for name, value in values.items()}
 
 
-def _keep_inputs(model: onnx.ModelProto, part: Part) -> None:
-    """Put inputs back that a network does not look at, so that all of a role have the same."""
-    there = {value.name: value for value in model.graph.input}
-    inputs = [
-        there.get(name)
-        or helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(values.shape))
-        for name, values in part.inputs.items()
-    ]
-    kept = [copy.deepcopy(value) for value in inputs]
+def _name_tensors(model: onnx.ModelProto, part: Part, answers: Sequence[Tensor]) -> None:
+    """State shapes of all inputs, those a network does not look at included, and of outputs."""
+    del model.graph.value_info[:]
     del model.graph.input[:]
-    model.graph.input.extend(kept)
+    del model.graph.output[:]
+    for name, values in part.inputs.items():
+        shape: list[int | str] = list(values.shape)
+        for axis, length in part.open_axes.get(name, {}).items():
+            shape[axis] = length
+        model.graph.input.append(_float_tensor(name, shape))
+    for name, values in zip(part.outputs, answers, strict=True):
+        model.graph.output.append(_float_tensor(name, list(values.shape)))
 
 
-def _difference(part: Part, path: Path) -> float:
+def _float_tensor(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def _difference(part: Part, answers: Sequence[Tensor], path: Path) -> float:
     """How far an output of the file is from the network's, in standard deviations of the output."""
-    answers = part.net(*part.inputs.values())
-    answers = answers if isinstance(answers, tuple) else (answers,)
     found = Session(path, threads=1).run(*(value.numpy() for value in part.inputs.values()))
     off = 0.0
     for answer, value in zip(answers, found, strict=True):

@@ -45,6 +45,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     while _known_shapes(model) | _decided(model.graph):
         _constants_to_initializers(model.graph)
         _fold(model)
+    _skip_identities(model.graph)
     _share(model.graph)
     _drop_unused(model.graph)
     return model
@@ -208,6 +209,17 @@ def _share(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = instead.get(name, name)
+
+
+def _skip_identities(graph: onnx.GraphProto) -> None:
+    """Let nodes take from before an Identity; one that makes an output of the graph stays."""
+    outputs = {value.name for value in graph.output}
+    before: dict[str, str] = {}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = before.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            before[node.output[0]] = node.input[0]
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
