@@ -82,6 +82,7 @@ class Colours:
 
     def step(self, frame: Frame, prompts: dict[int, Prompt]) -> Instances:
         for number, prompt in prompts.items():
+            assert number not in self._colours, "object of another sequence"
             self._colours[number] = frame.image[prompt.mask].mean(axis=0)
         ids = np.array(list(self._colours), np.int64)
         seen = [np.abs(frame.image - c).max(axis=2) < 20 for c in self._colours.values()]

@@ -124,6 +124,27 @@ def test_it_agrees_with_pycocotools(kind: str, seed: int) -> None:
     assert 0.1 < expected[0] < 0.95
 
 
+def test_of_objects_that_fit_equally_the_last_is_found() -> None:
+    """The first find lies between two objects, the second one is nearer to the last."""
+    nothing = (masks.encode(np.zeros((SIDE, SIDE))),) * 2
+    truth = Things(
+        boxes=np.array([[10, 10, 50, 50], [20, 10, 60, 50]], np.float32),
+        class_ids=np.array([0, 0]),
+        masks=nothing,
+        areas=np.array([1600.0, 1600.0]),
+        crowd=np.zeros(2, np.bool_),
+    )
+    found = Things(
+        boxes=np.array([[15, 10, 55, 50], [24, 10, 64, 50]], np.float32),
+        class_ids=np.array([0, 0]),
+        masks=nothing,
+        scores=np.array([0.9, 0.8]),
+    )
+    scores = ours([(truth, found)], "bbox")
+    assert scores.ap == pytest.approx(oracle([(truth, found)], "bbox")[0])
+    assert scores.recall == pytest.approx(oracle([(truth, found)], "bbox")[8])
+
+
 def test_the_truth_itself_is_perfect_and_nothing_is_nothing() -> None:
     truth = Things(
         boxes=np.array([[0, 0, 10, 10], [20, 20, 60, 60]], np.float32), class_ids=np.array([0, 1])

@@ -97,6 +97,20 @@ def test_clicks_beside_the_object_say_so() -> None:
     assert [label.tolist() for label in labels if label is not None][1] == [1, 0]
 
 
+def test_who_does_not_listen_is_not_told_the_same_again() -> None:
+    class Deaf(Threshold):
+        def _mask(self, prompt: Prompt, step: int) -> NDArray[np.bool_]:
+            return np.zeros(self._image.shape[:2], np.bool_)
+
+    image, truth = picture()
+    session = Deaf(image)
+    tally = PromptTally()
+    tally.add(session, truth)
+    given = [p.points for p, every, _ in session.asked if p.box is None and not every]
+    assert [len(np.unique(points, axis=0)) for points in given] == [1, 2, 3]
+    assert {way.selected for way in tally.scores().ways.values()} == {0}
+
+
 def test_every_object_weighs_the_same_and_small_ones_are_left_out() -> None:
     image, truth = picture()
     small = np.zeros_like(truth)
@@ -118,7 +132,7 @@ def test_every_object_weighs_the_same_and_small_ones_are_left_out() -> None:
 def test_void_counts_neither_way() -> None:
     image, truth = picture()
     void = np.zeros_like(truth)
-    void[:, 50:] = True
+    void[:, 45:] = True  # the answer goes on to 50
     tally = PromptTally()
     tally.add(Threshold(image), truth & ~void, void)
     assert tally.scores().ways["1 click"].selected == 1
