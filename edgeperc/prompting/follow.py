@@ -33,9 +33,11 @@ from edgeperc.prompting.enlarge import (
     to_picture,
 )
 from edgeperc.prompting.image import LIMIT, reference
-from edgeperc.prompting.memory import Constants, DenseMemory, pixels_to_mask_input
-from edgeperc.prompting.networks import Decoder, DenseEncoder, MemoryEncoder, prompt_table
+from edgeperc.prompting.memory import Constants, pixels_to_mask_input
+from edgeperc.prompting.networks import Decoder, MemoryEncoder, prompt_table
 from edgeperc.prompting.prompts import Prompt, Tokens, check_all, no_tokens, tokens
+from edgeperc.prompting.retrieval import open_memory
+from edgeperc.prompting.routing import open_encoder
 from edgeperc.prompting.seam import F32, Decoded, Encoder, Features, Memory, Wish
 from edgeperc.result import Instances, Timings
 
@@ -92,10 +94,12 @@ class VideoSession:
                 f"model '{model.card.name}' is for single pictures, it cannot follow objects",
                 hint='a model for video says kind = "video" in [prompt] of its card',
             )
-        dense = DenseEncoder(model, threads=threads)
-        constants, sizes = Constants.of(model, dense.sizes)
-        self._encoder: Encoder = dense
-        self._memory: Memory = DenseMemory(model, sizes, constants, threads=threads)
+        encoder = open_encoder(model, routing=efficient.window_routing, threads=threads)
+        constants, sizes = Constants.of(model, encoder.sizes)
+        self._encoder: Encoder = encoder
+        self._memory: Memory = open_memory(
+            model, sizes, constants, keep_share=efficient.memory_keep_share, threads=threads
+        )
         self._decoder = Decoder(model, sizes, fine=True, threads=threads)
         self._memory_encoder = MemoryEncoder(model, sizes, threads=threads)
         self._constants, self._sizes, self._table = constants, sizes, table
@@ -106,7 +110,7 @@ class VideoSession:
         self._shape: tuple[int, ...] = ()
         self._frame = 0
         self._counts = {"frames": 0, "prompts": 0, "objects_lost": 0}
-        self.ref = reference(model, dense.provider)
+        self.ref = reference(model, encoder.provider)
 
     @property
     def objects(self) -> tuple[int, ...]:

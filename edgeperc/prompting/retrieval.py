@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeperc.errors import ModelError
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.bank import Bank, Remembered
-from edgeperc.prompting.memory import UNUSED, Constants
+from edgeperc.prompting.memory import UNUSED, Constants, DenseMemory
 from edgeperc.prompting.networks import Network, Sizes
 from edgeperc.prompting.seam import F32, Features
 
@@ -171,6 +171,23 @@ class PrunedMemory:
         """For a frame that was never looked at as the newest one: tokens spread evenly."""
         spread = np.linspace(0, self._sizes.grid**2 - 1, self._keep).astype(np.int64)
         return np.tile(spread, (len(self._older), 1))
+
+
+def open_memory(
+    model: ModelFolder,
+    sizes: Sizes,
+    constants: Constants,
+    *,
+    keep_share: float | None,
+    threads: int,
+) -> DenseMemory | PrunedMemory:
+    """The memory of a model. keep_share: of an older frame's tokens, 1 is all; None is as its card
+    says.
+    """
+    share = sizes.table.memory_keep_share if keep_share is None else keep_share
+    if share >= 1:
+        return DenseMemory(model, sizes, constants, threads=threads)
+    return PrunedMemory(model, sizes, constants, keep_share=share, threads=threads)
 
 
 def _strongest(scores: F32, count: int) -> NDArray[np.int64]:

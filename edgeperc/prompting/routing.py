@@ -5,9 +5,9 @@
 
 Three files take the place of one. The head sees the whole picture, the middle only chosen windows,
 the tail everything again, where tokens that were left out went through a small adapter. A frame is
-encoded whole when the session asks for it, and when what was seen last says little about what is to
-be seen now: after a cut, in fast motion, when an object is lost. Source: Zhang et al.,
-Efficient-SAM2, ICLR 2026; when to distrust it is ours.
+encoded whole when the session asks for it, when it is the first one after that, and when what was
+seen last says little about what is to be seen now: after a cut, in fast motion, when an object is
+lost. Source: Zhang et al., Efficient-SAM2, ICLR 2026; when to distrust it is ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeperc.config import Input
 from edgeperc.errors import ModelError
 from edgeperc.places import ModelFolder
-from edgeperc.prompting.networks import STRIDE_PX, Network, Sizes, prompt_table
+from edgeperc.prompting.networks import STRIDE_PX, DenseEncoder, Network, Sizes, prompt_table
 from edgeperc.prompting.seam import F32, Features, Wish
 from edgeperc.prompting.windows import choose, merge, partition
 
@@ -76,6 +76,7 @@ class RoutedEncoder:
         if self._buckets[-1] < len(self._valid):
             self._buckets.append(len(self._valid))
         self._glance = Glance(model.card.input)
+        self._prompted = False
         self._counts = dict.fromkeys(
             ("dense_frames", "routed_frames", "scene_cuts", "fast_frames", "lost_frames"), 0
         ) | {"windows": 0}
@@ -112,7 +113,8 @@ class RoutedEncoder:
         """Windows to look at; all of them where what is known is not to be trusted."""
         every = np.ones(len(self._valid), np.bool_)
         cut, fast = self._glance(tensor)
-        if wish.whole or not wish.last:
+        first, self._prompted = self._prompted, wish.whole
+        if wish.whole or first or not wish.last:
             return every
         lost = any(decoded.object_logit <= 0 for decoded in wish.last)
         for name, found in (("scene_cuts", cut), ("fast_frames", fast), ("lost_frames", lost)):
@@ -129,6 +131,14 @@ class RoutedEncoder:
         if size > count:
             tokens, valid = np.pad(tokens, fill), np.pad(valid, fill)
         return self._middle.run(tokens, valid)["encoded"][:count]
+
+
+def open_encoder(
+    model: ModelFolder, *, routing: bool | None, threads: int
+) -> DenseEncoder | RoutedEncoder:
+    """The encoder of a model. routing: whether it leaves windows out; None is as its card says."""
+    wanted = prompt_table(model.card).window_routing if routing is None else routing
+    return (RoutedEncoder if wanted else DenseEncoder)(model, threads=threads)
 
 
 class Glance:

@@ -51,7 +51,7 @@ def choose(last: Sequence[Decoded], grid: int, window: int) -> NDArray[np.bool_]
     """
     chosen = np.zeros((-(-grid // window)) ** 2, np.bool_)
     for decoded in last:
-        chosen |= touched(decoded.masks[1:].max(axis=0) > 0, window)
+        chosen |= touched(decoded.masks[1:].max(axis=0), window)
     if chosen.any() and all(decoded.object_logit >= SURE_LOGIT for decoded in last):
         return chosen
     for decoded in last:
@@ -60,12 +60,10 @@ def choose(last: Sequence[Decoded], grid: int, window: int) -> NDArray[np.bool_]
     return chosen
 
 
-def touched(mask: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
+def touched(logits: F32, window: int) -> NDArray[np.bool_]:
     """Windows that a mask (4g, 4g) reaches when it is grown by two pixels: (windows,) bool."""
-    grown = cv2.dilate(mask.astype(np.uint8), _KERNEL)
-    cut = partition(grown[..., None].astype(np.float32), 4 * window)
-    touch: NDArray[np.bool_] = cut.any(axis=(1, 2, 3))
-    return touch
+    grown: F32 = np.asarray(cv2.dilate((logits > 0).astype(np.float32), _KERNEL), np.float32)
+    return np.asarray(partition(grown[..., None], 4 * window).any(axis=(1, 2, 3)))
 
 
 def salient(saliency: F32, window: int, theta: float = THETA) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline.nets.hiera import Block, merge, partition
+from edgeperc.offline.nets.hiera import Block, WindowAttention, merge, partition
 from edgeperc.offline.nets.mask_decoder import DecoderAttention, MaskDecoder
 from edgeperc.offline.nets.sam2 import Features, Sam2, Sam2Config
 
@@ -145,11 +145,17 @@ class Middle(nn.Module):
 def _on_windows(block: Block, tokens: Tensor, valid: Tensor, bias: Tensor) -> Tensor:
     """A block on windows; what is beyond the edge is zero as in `partition`, or no key at all."""
     normed = block.norm1(tokens) * valid
-    if block.window:
-        looked = block.attn(normed)
-    else:
-        looked = block.attn(normed.flatten(0, 1)[None], bias).reshape(tokens.shape)
+    looked = block.attn(normed) if block.window else _together(block.attn, normed, bias)
     return block.feed_forward(tokens + looked)
+
+
+def _together(attn: WindowAttention, tokens: Tensor, bias: Tensor) -> Tensor:
+    """Attention among the tokens of all windows, in which no size depends on how many they are."""
+    side, width = int(tokens.shape[1]), int(tokens.shape[-1])
+    parts = attn.qkv(tokens).split(width, dim=-1)
+    split = (x.reshape(1, -1, attn.heads, width // attn.heads).transpose(1, 2) for x in parts)
+    looked = attn.attend(*split, bias=bias).transpose(1, 2).reshape(-1, side, side, width)
+    return cast(Tensor, attn.proj(looked))
 
 
 class Tail(nn.Module):
