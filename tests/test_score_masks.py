@@ -84,7 +84,8 @@ def test_a_second_click_mends_what_the_first_missed() -> None:
     assert (answers["3 clicks"] == truth).all()
     clicks = [(len(p.points), every, mends) for p, every, mends in session.asked if p.box is None]
     # Two clicks are enough here: the answer to the second is perfect, and corrects the first.
-    assert clicks == [(1, False, False), (1, True, False), (2, False, True), (2, True, True)]
+    answered, offered = [(1, False, False), (2, False, True)], [(1, True, False), (2, True, True)]
+    assert clicks == answered + offered
 
 
 def test_clicks_beside_the_object_say_so() -> None:

@@ -85,15 +85,10 @@ class PromptTally:
             self._left_out += 1
             return None
         clicked = _clicked(session, truth, void)
-        boxed, _ = _ask(session, Prompt(box=box_of(truth)), None)
+        boxed = _Try(session, Prompt(box=box_of(truth)))
         tries = (clicked[0], clicked[-1], boxed)
-        self._ious.append(
-            tuple(
-                (jaccard(truth, answer, void), max(jaccard(truth, m, void) for m in offered))
-                for answer, offered in tries
-            )
-        )
-        return {way: answer for way, (answer, _) in zip(WAYS, tries, strict=True)}
+        self._ious.append(tuple(_ious(session, each, truth, void) for each in tries))
+        return {way: each.mask for way, each in zip(WAYS, tries, strict=True)}
 
     def scores(self) -> PromptScores:
         """Means over all objects that were asked for; 0 if there were none."""
@@ -110,21 +105,27 @@ class PromptTally:
         )
 
 
-_Try = tuple[Mask, Sequence[Mask]]
-"""The answer, and everything that was offered."""
+class _Try:
+    """A prompt, what it corrects, and what came of it."""
+
+    def __init__(
+        self, session: Asked, prompt: Prompt, corrects: NDArray[np.float32] | None = None
+    ) -> None:
+        self.prompt, self.corrects = prompt, corrects
+        answer = session.ask(prompt, logits=corrects)
+        self.mask, self.logits = answer.masks[0], answer.logits[0]
 
 
 def _clicked(session: Asked, truth: Mask, void: Mask | None) -> list[_Try]:
     """Tries after one click, two, and so on; once an answer is perfect, clicking on is over."""
-    tries: list[_Try] = []
-    given: list[Click] = []
-    click: Click | None = first_click(truth)
-    logits = None
-    while click is not None and len(given) < CLICKS:
+    given = [first_click(truth)]
+    tries = [_Try(session, _prompt(given))]
+    while len(given) < CLICKS:
+        click = next_click(truth, tries[-1].mask, given=given, void=void)
+        if click is None:
+            break
         given.append(click)
-        found, logits = _ask(session, _prompt(given), logits)
-        tries.append(found)
-        click = next_click(truth, found[0], given=given, void=void)
+        tries.append(_Try(session, _prompt(given), tries[-1].logits))
     return tries
 
 
@@ -135,10 +136,8 @@ def _prompt(given: Sequence[Click]) -> Prompt:
     )
 
 
-def _ask(
-    session: Asked, prompt: Prompt, logits: NDArray[np.float32] | None
-) -> tuple[_Try, NDArray[np.float32]]:
-    """What was answered and offered, and the answer's logits for a correction."""
-    answer = session.ask(prompt, logits=logits)
-    offered = session.ask(prompt, all_masks=True, logits=logits)
-    return (answer.masks[0], [answer.masks[0], *offered.masks]), answer.logits[0]
+def _ious(session: Asked, each: _Try, truth: Mask, void: Mask | None) -> tuple[float, float]:
+    """IoU of the answer, and of the best of it and all that was offered."""
+    offered = session.ask(each.prompt, all_masks=True, logits=each.corrects).masks
+    answered = jaccard(truth, each.mask, void)
+    return answered, max(answered, *(jaccard(truth, mask, void) for mask in offered))
