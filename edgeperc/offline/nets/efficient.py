@@ -9,6 +9,7 @@ encoder: to choose all windows is to run the whole encoder.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -235,7 +236,7 @@ class SaliencyTaps:
         """
         shares = [each.seen[:, :, :SALIENT_TOKENS].mean((1, 2)) for each in self._recorders]
         mean = torch.stack(shares).mean(0)
-        side = round(mean.shape[-1] ** 0.5)
+        side = math.isqrt(int(mean.shape[-1]))
         return mean.reshape(-1, side, side)
 
     def remove(self) -> None:
