@@ -7,6 +7,7 @@ complaints = unfit(model)        # none, if it may be written
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,6 +34,9 @@ _SHAPE_ARGUMENTS = {
     "Gather": (1,),
 }
 """Operator -> its inputs that may be integers: shapes, axes, bounds, constant places."""
+
+_LARGE = 1024
+"""Constants of more numbers are no shapes."""
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -81,11 +85,28 @@ def unfit(model: onnx.ModelProto, *, open_axes: bool = False) -> list[str]:
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """Name of a tensor -> its element type, as far as it can be told."""
-    graph = shape_inference.infer_shapes(model).graph
+    graph = _inferred(model)
     types = {each.name: each.data_type for each in graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
         types[value.name] = value.type.tensor_type.elem_type
     return types
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with all shapes that can be told.
+
+    Large constants are inputs of it, since no shape depends on their values: inference copies all
+    that it is given, and takes no more than 2 GB.
+    """
+    graph = model.graph
+    large = [each for each in graph.initializer if math.prod(each.dims) > _LARGE]
+    values = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
+    light = onnx.GraphProto(name=graph.name, node=graph.node, value_info=graph.value_info)
+    light.input.extend([*graph.input, *values])
+    light.output.extend(graph.output)
+    light.initializer.extend(each for each in graph.initializer if math.prod(each.dims) <= _LARGE)
+    part = helper.make_model(light, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return shape_inference.infer_shapes(part).graph
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -126,7 +147,7 @@ def _fold(model: onnx.ModelProto) -> None:
 def _known_shapes(model: onnx.ModelProto) -> bool:
     """Let the shapes of tensors that have but one be constants; whether there were any."""
     del model.graph.value_info[:]
-    inferred = shape_inference.infer_shapes(model).graph
+    inferred = _inferred(model)
     shapes = {value.name: value.type.tensor_type.shape for value in inferred.value_info}
     shapes |= {value.name: value.type.tensor_type.shape for value in inferred.input}
     others = []

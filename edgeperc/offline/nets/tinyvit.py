@@ -184,7 +184,7 @@ class TinyVitBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (B, side², C)."""
-        square = tokens.reshape(-1, self.side, self.side, tokens.shape[-1])
+        square = tokens.reshape(-1, self.side, self.side, self.attn.proj.in_features)
         # Padded before the norm, which is the attention's own: beyond the edge are its biases.
         windows = self.attn(partition(square, self.window))
         square = square + merge(windows, self.side, self.side)
@@ -209,7 +209,7 @@ class WindowAttention(Attention):
 
     def forward(self, windows: Tensor) -> Tensor:
         """windows: (B, window, window, C)."""
-        embed = windows.shape[-1]
+        embed = self.proj.in_features
         qkv = self.qkv(self.norm(windows))
         qkv = qkv.reshape(-1, self.window**2, self.heads, 3, embed // self.heads)
         q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
@@ -242,9 +242,10 @@ def distances(window: int) -> Tensor:
 
 def to_tokens(planes: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h * w, C)."""
-    return planes.flatten(2).transpose(1, 2)
+    channels, height, width = (int(length) for length in planes.shape[1:])
+    return planes.reshape(-1, channels, height * width).transpose(1, 2)
 
 
 def to_planes(tokens: Tensor, side: int) -> Tensor:
     """(B, side², C) -> (B, C, side, side)."""
-    return tokens.transpose(1, 2).reshape(-1, tokens.shape[-1], side, side)
+    return tokens.transpose(1, 2).reshape(-1, int(tokens.shape[-1]), side, side)

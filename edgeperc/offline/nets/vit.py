@@ -121,7 +121,7 @@ class VitAttention(Attention):
 
     def forward(self, seen: Tensor) -> Tensor:
         """seen: (B, side, side, embed)."""
-        tokens, embed = self.side**2, seen.shape[-1]
+        tokens, embed = self.side**2, self.proj.in_features
         qkv = self.qkv(seen).reshape(-1, tokens, 3, self.heads, embed // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out = self.attend(q, k, v, bias=self.bias(q))
@@ -131,7 +131,7 @@ class VitAttention(Attention):
     def bias(self, q: Tensor) -> Tensor:
         """q: (B, heads, side², C). Returns (B, heads, side², side²)."""
         side = self.side
-        square = q.reshape(-1, self.heads, side, side, q.shape[-1])
+        square = q.reshape(-1, self.heads, side, side, self.rel_pos_h.shape[1])
         rows = square @ self.rel_pos_h[self.distance].transpose(1, 2)
         columns = square.transpose(2, 3) @ self.rel_pos_w[self.distance].transpose(1, 2)
         both = rows.unsqueeze(-1) + columns.transpose(2, 3).unsqueeze(-2)
