@@ -6,7 +6,9 @@
 J is intersection over union. F is the mean of precision and recall of the boundary, a boundary
 pixel being right if one of the other mask is within 0.008 of the picture's diagonal, rounded up.
 The protocol is the semi-supervised one of DAVIS 2017: the first frame, which is given, and the
-last are not counted, and every object of every sequence weighs the same.
+last are not counted, and every object of every sequence weighs the same. Void pixels are left out,
+as the published measures do that are given them; the published script makes them background, but
+the annotations of this task have none.
 Sources: Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675;
 davisvideochallenge/davis2017-evaluation (metrics.py, evaluation.py).
 """
