@@ -39,6 +39,8 @@ def merge(windows: Tensor, height: int, width: int) -> Tensor:
     down, across = -(-height // window), -(-width // window)
     x = windows.reshape(-1, down, across, window, window, channels).transpose(2, 3)
     x = x.reshape(-1, down * window, across * window, channels)
+    if (down * window, across * window) == (height, width):
+        return x
     return x[:, :height, :width]
 
 
@@ -61,12 +63,18 @@ class WindowAttention(Attention):
         """x: (B, H, W, inside). bias: added to the logits, (B or 1, 1, 1, H*W). Returns
         (B, H, W, outside), or half of H and W where pooled.
         """
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        # Plain integers and split, not chunk: an export has them as constants.
+        width = self.proj.in_features
+        q, k, v = self.qkv(x).split(width, dim=-1)
         if self.pooled:
             q = pool(q)
-        heads = (split_heads(part.flatten(1, 2), self.heads) for part in (q, k, v))
-        out = join_heads(self.attend(*heads, bias=bias)).reshape(q.shape)
-        return cast(Tensor, self.proj(out))
+        height, across = int(q.shape[1]), int(q.shape[2])
+        k, v = (part.reshape(-1, int(x.shape[1]) * int(x.shape[2]), width) for part in (k, v))
+        heads = (
+            split_heads(part, self.heads) for part in (q.reshape(-1, height * across, width), k, v)
+        )
+        out = join_heads(self.attend(*heads, bias=bias))
+        return cast(Tensor, self.proj(out.reshape(-1, height, across, width)))
 
 
 class Block(nn.Module):

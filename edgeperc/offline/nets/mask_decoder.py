@@ -8,6 +8,7 @@ parameters are those of Meta's files. Sources: Kirillov et al. 2023 (SAM), appen
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
@@ -212,7 +213,7 @@ class MaskDecoder(nn.Module):
         high: (B, width/8, 4g, 4g) and (B, width/4, 2g, 2g), for version 2.
         """
         own = self._own_tokens()
-        batch, count = prompts.shape[0], own.shape[0]
+        batch, count = int(prompts.shape[0]), own.shape[0]
         tokens = torch.cat([own[None].expand(batch, -1, -1), prompts], dim=1)
         bias = torch.cat([prompt_bias.new_zeros(batch, count), prompt_bias], dim=1)
         tokens, seen = self.transformer(
@@ -223,7 +224,7 @@ class MaskDecoder(nn.Module):
         )
         tokens = tokens[:, :count]
         mask_tokens = tokens[:, -MASKS:]
-        large = self._enlarge(seen.transpose(1, 2).reshape(embedding.shape), high)
+        large = self._enlarge(_as_picture(seen), high)
         return Masks(
             self._masks(mask_tokens, large),
             self.iou_prediction_head(tokens[:, -MASKS - 1]),
@@ -249,4 +250,12 @@ class MaskDecoder(nn.Module):
     def _masks(self, tokens: Tensor, large: Tensor) -> Tensor:
         heads = self.output_hypernetworks_mlps
         filters = torch.stack([head(tokens[:, index]) for index, head in enumerate(heads)], dim=1)
-        return (filters @ large.flatten(2)).reshape(-1, MASKS, *large.shape[-2:])
+        side = int(large.shape[-1])
+        return (filters @ large.flatten(2)).reshape(-1, MASKS, side, side)
+
+
+def _as_picture(tokens: Tensor) -> Tensor:
+    """(B, g*g, width) to (B, width, g, g)."""
+    places, width = int(tokens.shape[1]), int(tokens.shape[2])
+    side = math.isqrt(places)
+    return tokens.transpose(1, 2).reshape(-1, width, side, side)

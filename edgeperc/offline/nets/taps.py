@@ -67,11 +67,16 @@ class Attention(nn.Module):
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, heads * C) to (B, heads, N, C)."""
-    batch, count, width = x.shape
-    return x.reshape(batch, count, heads, width // heads).transpose(1, 2)
+    """(B, N, heads * C) to (B, heads, N, C). An exported graph's B may vary; N too for one head."""
+    if heads == 1:
+        return x.unsqueeze(1)
+    count, width = int(x.shape[1]), int(x.shape[2])
+    return x.reshape(-1, count, heads, width // heads).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """(B, heads, N, C) to (B, N, heads * C)."""
-    return x.transpose(1, 2).flatten(2)
+    """(B, heads, N, C) to (B, N, heads * C); the reverse of `split_heads`."""
+    heads, count, channels = (int(size) for size in x.shape[1:])
+    if heads == 1:
+        return x.squeeze(1)
+    return x.transpose(1, 2).reshape(-1, count, heads * channels)
