@@ -20,12 +20,12 @@ import pytest
 from edgeperc import masks
 from edgeperc.client import Client, connect
 from edgeperc.errors import ConfigError, DataError, DeviceError
-from edgeperc.packet import Frame, Stamp
+from edgeperc.packet import Stamp
 from edgeperc.prompt import Prompt
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
-from edgeperc.result import Instances, Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import Instances, Inventory, LabelMap, ModelRef
 from edgeperc.sessions import Sessions
 from edgeperc.sinks import tracking as sink_module
 from edgeperc.sinks.grpc import Grpc
@@ -33,62 +33,10 @@ from edgeperc.sinks.mailbox import Published
 from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES, MAX_UNREAD, Outbox
 from edgeperc.tracker import Tracker
 
+from .grey_daemon import PICTURES, Daemon, eventually
 from .grey_video import GreyVideo, on, street
 
-PICTURES = 54  # then the squares jump back to the left
 Q = pb.DeliveryPolicy(mode=pb.DeliveryPolicy.MODE_QUEUE, depth=256)
-
-
-class Daemon:
-    """Pictures of a street at 100 Hz, a tracker and the gRPC sink, in this process."""
-
-    def __init__(self, **options: Any) -> None:
-        sources = options.pop("sources", ("wide",))
-        limits = {"max_points": 15, "max_sessions": 3, "max_objects": 6, "ttl_s": 10.0} | options
-        self.videos = [GreyVideo(wrong=13) for _ in sources]
-        self.trackers = [
-            Tracker(video, Sessions(source=source, **limits))
-            for video, source in zip(self.videos, sources, strict=True)
-        ]
-        infos = tuple(SourceInfo(name=source, driver="test") for source in sources)
-        inventory = Inventory(sources=infos, models=(self.videos[0].ref,))
-        self.sink = Grpc(listen="127.0.0.1:0", inventory=inventory, trackers=self.trackers)
-        self.address = self.sink.address
-        self.paused = threading.Event()
-        self.size_px = (60, 40)
-        self.image: np.ndarray[Any, Any] | None = None
-        self.seq = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    @property
-    def tracker(self) -> Tracker:
-        return self.trackers[0]
-
-    @property
-    def sessions(self) -> int:
-        return len(self.tracker.sessions)
-
-    @property
-    def seats_taken(self) -> bool:
-        """Whether a stream still holds a thread of the server."""
-        return any(thread.name == "grpc session" for thread in threading.enumerate())
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-        self.sink.close()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.01):
-            if not self.paused.is_set():
-                for tracker in self.trackers:
-                    frame = street(self.seq % PICTURES, size_px=self.size_px, source=tracker.source)
-                    if self.image is not None:
-                        frame = Frame(stamp=frame.stamp, image=self.image)
-                    self.sink.write(tracker(frame))
-                self.seq += 1
 
 
 @pytest.fixture
@@ -115,15 +63,6 @@ def daemon(daemons: Callable[..., Daemon]) -> Daemon:
 def client(daemon: Daemon) -> Iterator[Client]:
     with connect(daemon.address) as client:
         yield client
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def band(row: int) -> tuple[float, float, float, float]:
