@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeperc import masks
@@ -36,6 +36,7 @@ def write(folder: Path, annotations: list[dict[str, Any]], name: str = "street.p
 
 
 @pytest.mark.filterwarnings("ignore:.*copy keyword:DeprecationWarning")
+@settings(deadline=None)
 @given(polygons=POLYGONS)
 def test_polygons_become_the_pixels_of_pycocotools(polygons: list[list[float]]) -> None:
     coco = pytest.importorskip("pycocotools.mask")

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -16,6 +16,7 @@ Image = pytest.importorskip("PIL.Image", reason="matplotlib brings Pillow")
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
+@settings(deadline=None)
 @given(numbers=arrays.arrays(np.uint8, SIZES))
 def test_numbers_come_back_and_others_read_the_same(
     tmp_path_factory: pytest.TempPathFactory, numbers: np.ndarray

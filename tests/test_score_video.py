@@ -63,6 +63,7 @@ def slow_f(truth: np.ndarray, answer: np.ndarray, tolerance: float) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+@settings(deadline=None)
 @given(masks=_several(2), tolerance=st.sampled_from([0.008, 0.1, 0.2]))
 def test_f_is_that_of_the_slow_reference(masks: list[np.ndarray], tolerance: float) -> None:
     truth, answer = masks
@@ -70,11 +71,13 @@ def test_f_is_that_of_the_slow_reference(masks: list[np.ndarray], tolerance: flo
     assert boundary_f(truth, answer, tolerance=tolerance) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(masks=_several(1))
 def test_boundaries_are_those_of_the_slow_reference(masks: list[np.ndarray]) -> None:
     assert set(map(tuple, np.argwhere(boundary(masks[0])))) == set(slow_boundary(masks[0]))
 
 
+@settings(deadline=None)
 @given(masks=_several(3))
 def test_void_is_as_if_neither_had_anything_there(masks: list[np.ndarray]) -> None:
     truth, answer, void = masks
@@ -83,6 +86,7 @@ def test_void_is_as_if_neither_had_anything_there(masks: list[np.ndarray]) -> No
     assert boundary_f(truth, answer, void) == boundary_f(*cleared)
 
 
+@settings(deadline=None)
 @given(masks=_several(2))
 def test_equal_masks_are_perfect_and_order_does_not_count(masks: list[np.ndarray]) -> None:
     truth, answer = masks
@@ -120,7 +124,7 @@ def published(truth: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
     return float(j), float(2 * precision * recall / (precision + recall))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 99))
 def test_pictures_of_full_size_agree_with_the_published_formulas(seed: int) -> None:
     rng = np.random.default_rng(seed)
