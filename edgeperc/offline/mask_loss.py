@@ -1,7 +1,10 @@
 """What an answer to a prompt costs: masks, their predicted IoU, and whether the object is there.
 
-Weights and forms are SAM 2's (arXiv 2408.00714, appendix): focal 20, dice 1, IoU 1, object 1; of
-several masks only the best is asked to improve, the predicted IoU of all of them is.
+As in SAM 2 (arXiv 2408.00714, appendix), of several masks only the best is asked to improve, the
+predicted IoU of all of them is. Otherwise than there, pixels cost plain cross entropy and dice
+counts three times: focal loss, made for millions of masks, pushed all logits below zero here and
+kept them there. The predicted IoU costs cross entropy too, whose slope does not vanish where a
+sigmoid has settled on 0.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ from torch import Tensor
 
 from edgeperc.offline.nets.sam2 import Decoded
 
-FOCAL, DICE, IOU, OBJECT = 20.0, 1.0, 1.0, 1.0
-_ALPHA, _GAMMA = 0.25, 2.0
+CROSS, DICE, IOU, OBJECT = 2.0, 3.0, 1.0, 1.0
 
 
 def answer_loss(decoded: Decoded, truth: Tensor, many: Tensor) -> Tensor:
@@ -25,8 +27,9 @@ def answer_loss(decoded: Decoded, truth: Tensor, many: Tensor) -> Tensor:
     logits, ious = decoded.masks.float(), decoded.ious.float()
     target = covered(truth, logits.shape[-1])[:, None]
     there = truth.flatten(1).any(1)
-    cost = FOCAL * _focal(logits, target) + DICE * _dice(logits, target)
-    error = (ious - _iou(logits.detach(), (target > 0.5).float())).abs()
+    cost = CROSS * _cross(logits, target) + DICE * _dice(logits, target)
+    reached = _iou(logits.detach(), (target > 0.5).float())
+    error = F.binary_cross_entropy(ious, reached, reduction="none")
     mask_cost = torch.where(many, cost[:, 1:].min(1).values, cost[:, 0])
     iou_cost = torch.where(many, error[:, 1:].mean(1), error[:, 0])
     object_cost = F.binary_cross_entropy_with_logits(
@@ -54,12 +57,9 @@ def covered(truth: Tensor, side: int) -> Tensor:
     return F.interpolate(truth[:, None].float(), (side, side), mode="area")[:, 0]
 
 
-def _focal(logits: Tensor, target: Tensor) -> Tensor:
-    cross = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
-    share = torch.sigmoid(logits)
-    missed = share + target - 2 * share * target
-    weight = _ALPHA * target + (1 - _ALPHA) * (1 - target)
-    return (weight * missed**_GAMMA * cross).mean((2, 3))
+def _cross(logits: Tensor, target: Tensor) -> Tensor:
+    cost = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    return cost.mean((2, 3))
 
 
 def _dice(logits: Tensor, target: Tensor) -> Tensor:

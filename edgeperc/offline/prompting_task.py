@@ -15,6 +15,7 @@ from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
 from edgeperc.offline.drawn_prompts import boxes, correction, drawn, first_prompt, no_prompt
 from edgeperc.offline.mask_loss import answer_loss, answered, covered
+from edgeperc.offline.nets.mask_decoder import DecoderAttention
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2, Sam2Config
 from edgeperc.offline.nets.taps import Attention
 from edgeperc.offline.training_bank import TrainingBank
@@ -24,15 +25,16 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much a step looks at. clip_share: of the steps, those that track."""
+    """How much a step looks at. clip_share: of the steps from `first_clip` on, those that track."""
 
-    stills: int = 8
-    objects: int = 6
+    stills: int = 4
+    objects: int = 10
     corrections: int = 2
-    clips: int = 3
+    clips: int = 2
     frames: int = 4
-    clip_objects: int = 2
-    clip_share: float = 0.5
+    clip_objects: int = 3
+    clip_share: float = 0.55
+    first_clip: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class PromptingTask(nn.Module):
         for module in self.net.modules():
             if isinstance(module, Attention):  # its gradient is twice as fast as the fused one's
                 module.written_out = True
+        start_alike(self.net)
         self._trunk: list[Tensor] = []
         self.imitate: nn.Module | None = None
         if source.teacher:
@@ -77,7 +80,8 @@ class PromptingTask(nn.Module):
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         self.net.train()
         load = self._load
-        frames = load.frames if rng.random() < load.clip_share else 1
+        tracks = rng.random() < load.clip_share and step >= load.first_clip
+        frames = load.frames if tracks else 1
         clips = self._source.training.clips(
             rng,
             count=load.clips if frames > 1 else load.stills,
@@ -97,6 +101,18 @@ class PromptingTask(nn.Module):
 
     def _remember(self, _module: nn.Module, _inputs: object, outputs: list[Tensor]) -> None:
         self._trunk = [outputs[2]]  # stride 16
+
+
+@torch.no_grad()
+def start_alike(net: Sam2) -> None:
+    """Let the decoder's attention begin with equal projections of queries and keys, and large ones.
+
+    Then each place looks at the prompts near it from the first step on.
+    """
+    for module in net.sam_mask_decoder.modules():
+        if isinstance(module, DecoderAttention):
+            module.q_proj.weight.mul_(2.5)
+            module.k_proj.weight.copy_(module.q_proj.weight)
 
 
 class Episode:

@@ -37,13 +37,13 @@ SETTINGS = {
         network=PROMPTABLE,
         load=Load(),
         pace=Pace(
-            steps=3000,
-            rate=8e-4,
+            steps=4200,
+            rate=6e-4,
             decay=0.05,
-            warm_up_steps=300,
+            warm_up_steps=100,
             average=0.998,
             checkpoint_every=100,
-            validate_every=600,
+            validate_every=700,
         ),
     )
 }
