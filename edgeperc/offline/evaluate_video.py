@@ -1,7 +1,7 @@
 """Follow the objects of DAVIS from their masks in the first frame, and score what comes of it.
 
     found = evaluate_video(find_model("promptable"), Path("DAVIS"), split="held-out")
-    found.scores.j_and_f
+    found.j_and_f
 
     evaluate_results(Path("results"), Path("DAVIS"))    # PNG files that anybody wrote
 
