@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,15 +106,3 @@ def test_batches_are_the_single_clicks_and_never_fail() -> None:
     assert (*points[2], labels[2]) == (5.5, 4.5, 0)
     assert clicks_on(truth[[0, 1]])[1].tolist() == [*affirmed.point]
     assert clicks_on(truth[:0]).shape == (0, 2)
-
-
-def test_it_is_fast_enough_to_train_with() -> None:
-    grid = np.hypot(*(np.indices((64, 64)) - 30))
-    truth, answer = np.stack([grid < 20] * 16), np.stack([grid < 15] * 16)
-
-    def took_s() -> float:
-        start = time.perf_counter()
-        corrections(truth, answer)
-        return time.perf_counter() - start
-
-    assert min(took_s() for _ in range(20)) / 16 < 1e-3
