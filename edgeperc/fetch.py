@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,19 @@ def pull(card: ModelCard, folder: Path) -> None:
     for entry in entries:
         target = _inside(folder, entry.path, card)
         fetch(entry.url, target, sha256=entry.sha256, bytes=entry.bytes)
+
+
+def pull_checkpoint(card: ModelCard, folder: Path) -> Path:
+    """Download the weights of [checkpoint] into `folder`; returns where they are.
+
+    Raises ModelError, also if the card names no URL.
+    """
+    wanted = card.checkpoint
+    if wanted is None or not wanted.url:
+        raise ModelError(f"model '{card.name}' names no URL to pull from")
+    target = _inside(folder, Path(urllib.parse.urlsplit(wanted.url).path).name, card)
+    fetch(wanted.url, target, sha256=wanted.sha256, bytes=wanted.bytes)
+    return target
 
 
 def bring(card: ModelCard, source: Path, folder: Path) -> Path:

@@ -158,7 +158,7 @@ def _unknown(name: str, shelf: Shelf) -> ConfigError:
 
 def _files_missing(model: ModelFolder) -> ModelError:
     card = model.card
-    if any(entry.url for entry in model.missing):
+    if any(entry.url for entry in model.missing) or (card.checkpoint and card.checkpoint.url):
         how = f"edgeperc models pull {card.name}"
     elif card.checkpoint:
         how = f"edgeperc models import {card.name} --checkpoint FILE.pth"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from edgeperc.cli.offline import offline
@@ -16,6 +19,7 @@ from edgeperc.cli.say import in_words, print_json, print_rows
 from edgeperc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edgeperc.config import ModelCard
     from edgeperc.places import ModelFolder
 
 models = typer.Typer(help="List, show, import and download models.", no_args_is_help=True)
@@ -92,12 +96,7 @@ def models_import(
         _complete_folder(model, folder, there={brought})
         use = "use it as `model` of a pipeline"
     elif checkpoint is not None:
-        prompted = model.card.task == "promptable"
-        importing = offline("export_prompt" if prompted else "export")
-        report = importing.import_checkpoint(model.card, checkpoint, folder)
-        Console().print(report.summary())
-        use = f"use it: edgeperc replay RECORDING --model {model.card.name}"
-        use = f"use it: edgeperc segment IMAGE --model {model.card.name}" if prompted else use
+        use = _import_checkpoint(model.card, checkpoint, folder)
     Console().print(escape(f"written to {folder}\n{use}"), soft_wrap=True)
 
 
@@ -105,15 +104,61 @@ def models_import(
 def models_pull(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="Model whose card names URLs.")],
 ) -> None:
-    """Download a model's files by URL, resume, and check their sha256."""
+    """Download a model's files by URL, resume, and check their sha256; convert weights."""
     from edgeperc import places
-    from edgeperc.fetch import pull
+    from edgeperc.fetch import pull, pull_checkpoint
 
     model = places.find_card(name)
     folder = places.data_home() / "models" / model.card.name
+    wanted = model.card.checkpoint
+    if wanted and wanted.url and not any(entry.url for entry in model.card.files):
+        offline(_importer(model.card))  # to convert them: miss nothing before a long download
+        checkpoint = pull_checkpoint(model.card, places.data_home() / "checkpoints")
+        use = _import_checkpoint(model.card, checkpoint, folder)
+        use += f"\nto free {checkpoint.stat().st_size / 1e6:,.0f} MB: rm {checkpoint}"
+        Console().print(escape(f"written to {folder}\n{use}"), soft_wrap=True)
+        return
     pull(model.card, folder)
     _complete_folder(model, folder, there={folder / e.path for e in model.card.files if e.url})
     Console().print(escape(f"written to {folder}"))
+
+
+def _import_checkpoint(card: ModelCard, checkpoint: Path, folder: Path) -> str:
+    """Convert weights to a model folder; returns how to use it."""
+    importer = offline(_importer(card))
+    if card.task == "promptable":
+        with _steps() as on_step:
+            report = importer.import_checkpoint(card, checkpoint, folder, on_step=on_step)
+        use = f"edgeperc segment IMAGE --model {card.name}"
+    else:
+        report = importer.import_checkpoint(card, checkpoint, folder)
+        use = f"edgeperc replay RECORDING --model {card.name}"
+    Console().print(escape(report.summary()), soft_wrap=True)
+    return f"use it: {use}"
+
+
+def _importer(card: ModelCard) -> str:
+    """The module that turns weights of such a card into a model folder."""
+    return "export_prompt" if card.task == "promptable" else "export"
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, line by line, each with the time it takes."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+
+        def finish() -> None:
+            for task in progress.tasks:
+                progress.update(task.id, completed=1)
+
+        def begin(what: str) -> None:
+            finish()
+            progress.add_task(what, total=1)
+
+        yield begin
+        finish()
 
 
 def _complete_folder(model: ModelFolder, folder: Path, *, there: set[Path]) -> None:

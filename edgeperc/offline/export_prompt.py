@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,17 +105,25 @@ def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptRe
     return export_network(card, load_net(checkpoint), out_dir, half=True)
 
 
-def import_checkpoint(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptReport:
+def import_checkpoint(
+    card: ModelCard,
+    checkpoint: Path,
+    out_dir: Path,
+    *,
+    on_step: Callable[[str], None] = lambda what: None,
+) -> PromptReport:
     """Turn published weights into a model folder. The report warns if they are not the card's.
 
-    Weights of more than 2 GB are kept in half precision. Raises ModelError if they are of another
-    network than the card, else as `export_trained`.
+    Weights of more than 2 GB are kept in half precision. on_step: is told what begins, as large
+    networks take minutes. Raises ModelError if they are of another network than the card, else as
+    `export_trained`.
     """
+    on_step(f"reading {checkpoint.name}")
     weights = read_checkpoint(checkpoint)
     wanted = card.checkpoint
     net = load_published(weights, wanted.architecture if wanted else card.name)
     large = 4 * sum(parameter.numel() for parameter in net.parameters()) > _MOST_BYTES
-    report = export_network(card, net, out_dir, half=large)
+    report = export_network(card, net, out_dir, half=large, on_step=on_step)
     if wanted and wanted.sha256 and weights.sha256 != wanted.sha256:
         note = f"{checkpoint.name} has sha256 {weights.sha256}, the card names {wanted.sha256}"
         return replace(report, notes=(note,))
@@ -148,9 +156,11 @@ def export_network(
     *,
     half: bool = False,
     open_memory: bool = False,
+    on_step: Callable[[str], None] = lambda what: None,
 ) -> PromptReport:
     """Write the model folder of a network. half: weights are kept in half precision, computing is
     not. open_memory: the memory attention takes any number of frames, not always all of them.
+    on_step: is told what begins.
 
     Raises ModelError as `export_trained`.
     """
@@ -159,9 +169,11 @@ def export_network(
     with one_thread(), torch.no_grad(), written_out(net), new_folder(out_dir) as folder:
         files, differences = [], {}
         for part in parts(net, table, open_memory=open_memory):
+            on_step(f"writing and comparing {part.role}.onnx")
             entry, off = write_part(part, folder, half=half)
             files.append(entry)
             differences[part.role] = off
+        on_step("answering golden prompts by network and files")
         for role, arrays in (("constants", constants(net, table)), ("golden", golden(card, net))):
             if arrays:
                 np.savez_compressed(folder / f"{role}.npz", **cast(Any, arrays))
