@@ -290,7 +290,6 @@ class Sessions:
     def lose_all(self, reason: EdgepercError) -> None:
         """The network has forgotten all objects; whoever had some is told so."""
         with self._lock:
-            self._ownerless = []
             losers = [session for session in self._all() if session.objects]
             for session in losers:
                 session.removed |= session.objects.keys()

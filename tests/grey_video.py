@@ -42,13 +42,13 @@ class GreyVideo:
 
     def step(self, frame: Frame, prompts: Mapping[int, Prompt]) -> Instances:
         self.threads.add(threading.get_ident())
+        self.during()
         height_px, width_px = frame.image.shape[:2]
         shown = {key: _grey(frame.image, prompt) for key, prompt in prompts.items()}
         if self.wrong in shown.values():
             raise DataError(f"grey {self.wrong} is no object")
         if self.wrong is not None and (frame.image == self.wrong).all():
             raise ModelError("the network broke")
-        self.during()
         self.greys |= shown
         self.steps.append((frame.stamp.seq, dict(prompts)))
         pixels = [frame.image == grey for grey in self.greys.values()]

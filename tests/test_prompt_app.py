@@ -7,6 +7,7 @@ through every file and process that a real one goes through.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,19 +19,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from google.protobuf.json_format import Parse
 from rich.console import Console
 
 from edgeperc import masks
 from edgeperc.assemble import assemble
 from edgeperc.client import connect
 from edgeperc.clock import ReplayClock
-from edgeperc.config import App, load
+from edgeperc.config import App, PromptOptions, convert, load, tomllib
 from edgeperc.drivers.twin_wide import TwinWide
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.packet import Frame
 from edgeperc.places import find_model
 from edgeperc.plan import Plan, open_model
 from edgeperc.prompt import Prompt, VideoSession
+from edgeperc.proto.edgeperc.v1.tracking_pb2 import SessionRequest
 from edgeperc.replay import replay, replay_plan, rig_plan
 from edgeperc.result import Instances
 from edgeperc.tracker import Tracker
@@ -73,6 +76,17 @@ def test_the_app_that_ships_is_one(model: Path) -> None:
     (table,) = shipped.pipelines
     assert table.prompt.objects
     assert shipped.sinks[0]["kind"] == "grpc"
+
+
+def test_the_page_about_it_shows_what_can_be_written_and_sent() -> None:
+    page = (APPS.parent / "docs" / "grpc.md").read_text()
+    (table,) = re.findall(r"```toml\n(\[pipelines.prompt\].*?)```", page, re.DOTALL)
+    written = tomllib.loads(table)["pipelines"]["prompt"]
+    assert len(convert(written, PromptOptions, where="page").objects) == 2
+    (sent,) = re.findall(r"-d '([^']*\"prompt\"[^']*)'", page)
+    requests = [Parse(each, SessionRequest()) for each in re.split(r"(?<=}) (?={)", sent)]
+    assert [each.WhichOneof("request") for each in requests] == ["open", "prompt"]
+    assert requests[1].prompt.box.x_max == 542
 
 
 def test_an_app_is_replayed_on_its_twin_the_same_each_time_and_drawn(

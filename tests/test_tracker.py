@@ -269,6 +269,17 @@ def test_a_session_that_ends_while_the_network_runs_leaves_nothing_behind() -> N
     assert rig.video.objects == ()
 
 
+def test_a_session_that_ends_while_the_network_refuses_its_prompt_leaves_nothing_behind() -> None:
+    rig = Rig()
+    session = rig.sessions.open()
+    rig.video.during = session.close
+    image = street(0).image.copy()
+    image[0, 0] = 13
+    session.ask(Add(1, Prompt(points=[(0.5, 0.5)])), lambda _: None)  # type: ignore[arg-type]
+    rig.frame(Frame(stamp=street(0).stamp, image=image))
+    assert rig.frame().ids.size == 0
+
+
 def test_a_session_that_is_silent_for_its_ttl_is_ended_by_the_next_picture() -> None:
     rig = Rig()
     ends: list[str] = []
