@@ -235,11 +235,6 @@ class Sessions:
             self._waiting = deque(each for each in self._waiting if each[0] is not session)
         session.on_end(why)
 
-    def close(self) -> None:
-        """End all sessions, as the daemon stops."""
-        for session in list(self._open):
-            session.close("stopping")
-
     def expire(self) -> None:
         """End the sessions that have said nothing for their ttl_s."""
         now_s = self.now_s()

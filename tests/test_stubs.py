@@ -14,6 +14,7 @@ from edgeperc.proto.generate import ROOT, generate
 ROUND_TRIP = """
 import google.protobuf, grpc, numpy as np
 from edgeperc.client import connect
+from edgeperc.errors import ConfigError
 from edgeperc.packet import Stamp
 from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
 from edgeperc.sinks.grpc import Grpc
@@ -26,6 +27,10 @@ with connect(sink.address) as client:
         results = client.subscribe(encoding=encoding)
         sink.write(LabelMap(stamp=stamp, labels=labels, classes=("a",), model=ModelRef(name="m")))
         np.testing.assert_array_equal(next(results).result.labels, labels)
+    try:
+        client.track()
+    except ConfigError as error:
+        assert "there is: none" in str(error)
 sink.close()
 print(google.protobuf.__version__, grpc.__version__)
 """

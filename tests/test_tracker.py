@@ -259,6 +259,15 @@ def test_objects_of_a_session_that_ended_are_removed() -> None:
     assert one.own(rig.frame()).ids.size == 0
 
 
+def test_what_a_session_asked_before_it_ended_is_not_done() -> None:
+    rig = Rig()
+    session = rig.sessions.open()
+    session.ask(rig.point(1, 0), lambda _: None)
+    session.close()
+    assert rig.frame().ids.size == 0
+    assert rig.video.steps == []
+
+
 def test_a_session_that_ends_while_the_network_runs_leaves_nothing_behind() -> None:
     rig = Rig()
     session = rig.sessions.open()

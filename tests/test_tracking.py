@@ -441,6 +441,20 @@ def test_a_daemon_that_stops_ends_the_loop(daemons: Callable[..., Daemon]) -> No
         assert all(isinstance(each, Instances) for each in found)
 
 
+def test_a_second_address_of_the_daemon_may_close_without_the_first(
+    daemon: Daemon, client: Client
+) -> None:
+    second = Grpc(listen="127.0.0.1:0", inventory=Inventory(), trackers=daemon.trackers)
+    with client.track() as session, connect(second.address) as other:
+        session.points(1, (1, 1))
+        guest = other.track()
+        guest.points(1, (1, 39))
+        second.close()
+        assert list(guest) == []
+        assert next(session).ids.tolist() == [1]
+    assert eventually(lambda: daemon.sessions == 0)
+
+
 def test_lost_objects_are_said_once_and_the_loop_may_go_on(daemon: Daemon, client: Client) -> None:
     with client.track() as session:
         session.points(1, (1, 1))

@@ -89,13 +89,13 @@ class Outbox(Mailbox):
 
 
 class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
-    """The rpc. Each session holds an outbox that `publish` fills."""
+    """The rpc. Each open stream holds an outbox that `publish` fills."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = tuple(trackers)
         self.max_streams = sum(each.sessions.max_sessions for each in trackers) + SPARE_SEATS
         self._seats = Seats(self.max_streams)
-        self._outboxes: dict[Outbox, tuple[str, str]] = {}  # -> source and model
+        self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
 
     def publish(self, result: Result) -> None:
@@ -103,14 +103,15 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
         if isinstance(result, Instances):
             item = Published(result)
             with self._lock:
-                for outbox, stream in self._outboxes.items():
-                    if stream == item.stream:
-                        outbox.put(item)
+                for stream in self._streams:
+                    stream.put(item)
 
     def close(self) -> None:
-        """End all sessions."""
-        for tracker in self._trackers:
-            tracker.sessions.close()
+        """End the sessions that are held here."""
+        with self._lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.close()
 
     def Session(  # noqa: N802
         self, requests: Iterator[tracking.SessionRequest], context: grpc.ServicerContext
@@ -120,24 +121,23 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
             wanted = _first(requests, context)
             tracker = self._tracker(wanted, context)
             try:
-                outbox = Outbox(**delivery_options(wanted.delivery))
-                stream = _Stream(tracker, outbox, context, wanted.ttl_s)
+                stream = _Stream(tracker, wanted, context)
             except ConfigError as error:
                 context.abort(CODES[getattr(error, "why", "invalid")], _sentence(error))
-            with stream, self._filled(outbox, (tracker.source, tracker.ref.name)):
+            with stream, self._filled(stream):
                 hearing = partial(stream.hear, requests)
                 threading.Thread(target=hearing, name="grpc session", daemon=True).start()
                 yield from stream.responses()
 
     @contextmanager
-    def _filled(self, outbox: Outbox, stream: tuple[str, str]) -> Iterator[None]:
+    def _filled(self, stream: _Stream) -> Iterator[None]:
         with self._lock:
-            self._outboxes[outbox] = stream
+            self._streams.add(stream)
         try:
             yield
         finally:
             with self._lock:
-                del self._outboxes[outbox]
+                self._streams.remove(stream)
 
     def _tracker(self, wanted: tracking.OpenSession, context: grpc.ServicerContext) -> Tracker:
         fits = [
@@ -165,17 +165,18 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
 
 
 class _Stream:
-    """One open session on the wire. Raises RefusedError if there is no room for it."""
+    """One session on the wire. Raises ConfigError where it makes no sense or there is no room."""
 
     def __init__(
-        self, tracker: Tracker, outbox: Outbox, context: grpc.ServicerContext, ttl_s: float
+        self, tracker: Tracker, wanted: tracking.OpenSession, context: grpc.ServicerContext
     ) -> None:
-        self._tracker, self._outbox, self._context = tracker, outbox, context
+        self._tracker, self._context = tracker, context
+        self._outbox = Outbox(**delivery_options(wanted.delivery))
         self._ended: End = "gone"
         self._leave = threading.Timer(LEAVE_S, context.cancel)  # where the client does not read
         self._leave.daemon = True
         self._session: Session = tracker.sessions.open(
-            ttl_s=ttl_s, on_lost=partial(self._answer, 0), on_end=self._end
+            ttl_s=wanted.ttl_s, on_lost=partial(self._answer, 0), on_end=self._end
         )
 
     def __enter__(self) -> _Stream:
@@ -187,6 +188,15 @@ class _Stream:
         self._outbox.close()
         self._session.close("gone")
         self._leave.cancel()
+
+    def put(self, item: Published) -> None:
+        """Let a result wait, if it is of this session's pipeline."""
+        if item.stream == (self._tracker.source, self._tracker.ref.name):
+            self._outbox.put(item)
+
+    def close(self) -> None:
+        """End it, as the daemon stops."""
+        self._session.close("stopping")
 
     def responses(self) -> Iterator[tracking.SessionResponse]:
         """What the client gets, until the session is over."""
