@@ -199,6 +199,17 @@ def test_a_mistake_in_the_prompt_table_is_found_before_anything_starts(
         assemble(Plan.load(str(app(prompt))))
 
 
+@pytest.mark.parametrize(
+    ("switch", "role"),
+    [("window_routing = true", "encoder_head"), ("memory_keep_share = 0.5", "memory_retrieval")],
+)
+def test_the_switches_of_the_app_reach_the_network(
+    app: Callable[..., Path], switch: str, role: str
+) -> None:
+    with pytest.raises(ModelError, match=f"no file of role '{role}'"):
+        assemble(Plan.load(str(app(switch))))
+
+
 def test_a_model_of_single_pictures_follows_nothing(
     app: Callable[..., Path], tmp_path: Path
 ) -> None:
