@@ -298,6 +298,9 @@ def test_the_published_sizes_have_the_names_and_shapes_of_meta(
         net, theirs = Sam(VARIANTS[name]), build()
         embedding = net.encode(torch.empty(1, 3, 1024, 1024))
     assert shapes(net) == shapes(theirs)
+    for part, module in theirs.named_modules():
+        if hasattr(module, "eps"):
+            assert net.get_submodule(part).eps == module.eps
     assert sum(values.numel() for values in net.parameters()) == parameters
     assert embedding.shape == (1, 256, 64, 64)
 

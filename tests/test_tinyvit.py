@@ -264,6 +264,9 @@ def test_it_is_mobile_sam(mobile_sam: Any) -> None:
     net = randomise(Sam(VARIANTS["mobile-sam"]))
     assert isinstance(net, Sam)
     mobile_sam.load_state_dict(net.state_dict(), strict=True)
+    for part, module in mobile_sam.named_modules():
+        if hasattr(module, "eps"):
+            assert net.get_submodule(part).eps == module.eps
     mobile_sam.eval()  # its biases are gathered here, so after loading
     picture = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(5))
     embedding = net.encode(picture)

@@ -152,9 +152,7 @@ class _Reader(pickle.Unpickler):
 def _tensor(
     storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
-    values = storage.as_strided(size, stride, offset)
-    whole = values.is_contiguous() and values.numel() == storage.numel()
-    return values if whole else values.clone()
+    return storage.as_strided(size, stride, offset).contiguous()
 
 
 class _NumpyType:
