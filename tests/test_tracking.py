@@ -30,7 +30,8 @@ from edgeperc.sessions import Sessions
 from edgeperc.sinks import tracking as sink_module
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.sinks.mailbox import Published
-from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES, MAX_UNREAD, Outbox
+from edgeperc.sinks.outbox import MAX_UNREAD, Outbox
+from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES
 from edgeperc.tracker import Tracker
 
 from .grey_daemon import PICTURES, Daemon, eventually
@@ -355,6 +356,22 @@ def test_a_message_of_100_mb_ends_its_stream_and_no_other(
             list(session.call)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(MAX_MESSAGE_BYTES) in caught.value.details()
+        assert eventually(lambda: daemon.sessions == 1)
+        assert eventually(lambda: next(other).ids.tolist() == [1])
+
+
+def test_bytes_that_are_no_message_end_their_stream_and_no_other(
+    daemon: Daemon, client: Client
+) -> None:
+    with client.track() as other, grpc.insecure_channel(daemon.address) as channel:
+        other.points(1, (1, 1))
+        call = channel.stream_stream("/edgeperc.v1.TrackingService/Session")
+        opening = tracking.SessionRequest(open={}).SerializeToString()  # type: ignore[arg-type]
+        for sent in ([b"\xff" * 50], [opening, b"\xff" * 50]):
+            stream = call(iter(sent))
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stream)
+            assert caught.value.code() == grpc.StatusCode.INTERNAL
         assert eventually(lambda: daemon.sessions == 1)
         assert eventually(lambda: next(other).ids.tolist() == [1])
 

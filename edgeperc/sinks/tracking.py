@@ -7,7 +7,6 @@ hears. A client that only sends is heard no more until it reads its answers.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -25,13 +24,12 @@ from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Instances, Result
 from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request, Reset, Session
 from edgeperc.sinks.grpc_standard import Seats
-from edgeperc.sinks.mailbox import Mailbox, Published, delivery_options
+from edgeperc.sinks.mailbox import Published, delivery_options
+from edgeperc.sinks.outbox import Outbox
 from edgeperc.tracker import Tracker
 
 SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
 MAX_MESSAGE_BYTES = 4 << 20
-MAX_UNREAD = 64
-"""Answers that may wait for a client before it is heard again."""
 OPEN_S, LEAVE_S, POLL_S = 5.0, 1.0, 1.0
 SPARE_SEATS = 4  # for streams that are being refused or left
 
@@ -45,47 +43,6 @@ REASONS = {
     "expired": tracking.SessionClosed.REASON_EXPIRED,
     "stopping": tracking.SessionClosed.REASON_STOPPING,
 }
-
-
-class Outbox(Mailbox):
-    """A mailbox that also carries answers: they are never lost and go before the results.
-
-    Where only the newest result counts, those of before a request was carried out go: the next one
-    shows what was asked for.
-    """
-
-    def __init__(self, *, depth: int | None, max_rate_hz: float) -> None:
-        super().__init__(depth=depth, max_rate_hz=max_rate_hz)
-        self._said: deque[tracking.SessionResponse] = deque()
-
-    def say(self, response: tracking.SessionResponse) -> None:
-        """Let an answer wait for `next`; never blocks."""
-        with self._changed:
-            if not self._closed:
-                self._said.append(response)
-                if self.depth is None and response.HasField("accepted"):
-                    self._waiting.clear()
-                self._changed.notify_all()
-
-    def wait_for_room(self) -> None:
-        """Wait until the client has read what was answered, or is gone."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._said) < MAX_UNREAD or self._closed)
-
-    def next(self, timeout_s: float) -> tracking.SessionResponse | tuple[Published, int] | None:
-        """An answer, or else a result as from `take`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._said or self._waiting or self._closed, timeout_s)
-            if self._said:
-                self._changed.notify_all()
-                return self._said.popleft()
-        return self.take(0.0)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it is closed, and all was taken."""
-        with self._changed:
-            return self._closed and not (self._said or self._waiting)
 
 
 class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
