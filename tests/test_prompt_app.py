@@ -26,11 +26,11 @@ from edgeperc import masks
 from edgeperc.assemble import assemble
 from edgeperc.client import connect
 from edgeperc.clock import ReplayClock
-from edgeperc.config import App, PromptOptions, convert, load, tomllib
+from edgeperc.config import PromptOptions, convert, tomllib
 from edgeperc.drivers.twin_wide import TwinWide
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.packet import Frame
-from edgeperc.places import find_model
+from edgeperc.places import find_card, find_model
 from edgeperc.plan import Plan, open_model
 from edgeperc.prompt import Prompt, VideoSession
 from edgeperc.proto.edgeperc.v1.tracking_pb2 import SessionRequest
@@ -71,11 +71,16 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_app_that_ships_is_one(model: Path) -> None:
-    shipped = load(APPS / "prompt.toml", App)
-    (table,) = shipped.pipelines
-    assert table.prompt.objects
-    assert shipped.sinks[0]["kind"] == "grpc"
+def test_the_app_that_ships_points_at_a_vehicle_of_the_twin() -> None:
+    plan = Plan.load(str(APPS / "prompt.toml"))
+    table, _ = plan.pipeline("prompt")
+    assert find_card(table.model).card.task == "promptable"
+    assert plan.app.sinks[0]["kind"] == "grpc"
+    camera = plan.sensor(table.input, {"clock": ReplayClock(None), "now_ns": lambda: 0})()
+    truth = camera.truth(next(camera.packets()))
+    (shown,) = table.prompt.objects
+    distances = np.abs(truth.boxes[truth.class_ids == 1] - np.array(shown.box)).max(axis=1)
+    assert distances.min() < 2
 
 
 def test_the_page_about_it_shows_what_can_be_written_and_sent() -> None:
