@@ -6,11 +6,13 @@ import gc
 import itertools
 import math
 import queue
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -135,6 +137,23 @@ def test_four_lines_of_python_follow_a_thing(daemon: Daemon) -> None:
             )
     assert eventually(lambda: daemon.sessions == 0)
     assert eventually(lambda: daemon.videos[0].objects == ())
+
+
+def test_the_example_of_the_page_runs(
+    daemons: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = daemons()
+    daemon.size_px = (960, 448)
+    assert eventually(lambda: daemon.tracker.picture_px == (960, 448))
+    page = (Path(__file__).parents[1] / "docs" / "grpc.md").read_text(encoding="utf-8")
+    _, example = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)
+    example = example.replace("127.0.0.1:50051", daemon.address)
+    running = threading.Thread(target=exec, args=(example, {}))
+    running.start()
+    assert eventually(lambda: " [1] [[" in capsys.readouterr().out)
+    daemon.stop()
+    running.join(20)
+    assert not running.is_alive()
 
 
 def test_what_opens_says_what_there_is(daemon: Daemon, client: Client) -> None:
