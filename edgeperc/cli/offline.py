@@ -23,6 +23,9 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder of pictures and videos, where it needs any.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="bypass: the trained network that it is for.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and the order of data.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more than usual.")] = None,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of from the checkpoint.")] = False,
@@ -32,12 +35,21 @@ def train(
     training = offline("trainers")
     folder = out or Path("out") / name
     trained = training.train(
-        name, folder, data=data, seed=seed, steps=steps, resume=not fresh, threads=threads
+        name,
+        folder,
+        data=data,
+        weights=weights,
+        seed=seed,
+        steps=steps,
+        resume=not fresh,
+        threads=threads,
     )
     Console().print(trained.scores.table(f"{name} on held-out data"))
+    model = getattr(trained, "model", name)
     Console().print(
         f"trained for {trained.seconds / 60:.1f} minutes, written to {trained.weights}\n"
-        f"make a model of it: edgeperc export {name} --weights {trained.weights} --out MODEL_FOLDER"
+        f"make a model of it: edgeperc export {model} --weights {trained.weights} "
+        f"--out MODEL_FOLDER"
     )
 
 
