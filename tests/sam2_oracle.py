@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgeperc.offline.nets.prompt_encoder import LayerNorm2d
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
 
 SMALL = Sam2Config(
@@ -92,16 +93,21 @@ def lively(config: Sam2Config, seed: int = 0, *, presence: float = 0.5) -> Sam2:
     """A network in which every parameter matters. presence: bias of "the object is there"."""
     torch.manual_seed(seed)
     network = Sam2(config).eval()
+    scales = {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.LayerNorm | LayerNorm2d)
+    }
     with torch.no_grad():
         for name, values in network.named_parameters():
             noise = torch.randn(values.shape)
-            if "norm" in name and name.endswith("weight"):
+            if name in scales:
                 values.copy_(1 + 0.2 * noise)
             elif name.endswith("gamma"):
                 values.copy_(0.5 * noise)
             elif values.dim() < 2 or "no_" in name or "pos" in name:
                 values.copy_(0.2 * noise)
-            elif "trunk.blocks" in name or "mlp" in name or "head" in name:
+            elif any(part in name for part in ("trunk.blocks", "mlp", "head", "ptr")):
                 values.copy_(1.5 * noise * values[0].numel() ** -0.5)
         network.sam_mask_decoder.pred_obj_score_head.layers[2].bias.fill_(presence)
     return network

@@ -97,7 +97,7 @@ def film(frames: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("corrections", ["refine", "restart"])
-@pytest.mark.parametrize(("version_21", "seed", "presence"), [(True, 0, 1.2), (False, 2, 0.5)])
+@pytest.mark.parametrize(("version_21", "seed", "presence"), [(True, 0, 1.2), (False, 2, 0.55)])
 def test_a_video_is_followed_as_by_transformers(
     version_21: bool, seed: int, presence: float, corrections: Any
 ) -> None:
@@ -121,12 +121,12 @@ def test_a_video_is_followed_as_by_transformers(
                 ("object_score_logits", torch.tensor(each.object_logit)),
             ):
                 same = reference[name].reshape(values.shape)
-                torch.testing.assert_close(values, same, atol=1e-3, rtol=0)
+                torch.testing.assert_close(values, same, atol=2e-4, rtol=0)
             # transformers rounds memories to bfloat16; so did we, and a last bit may differ
             memory = reference["maskmem_features"][:, 0].float()
             torch.testing.assert_close(each.memory, memory, atol=1e-3, rtol=2**-7)
             there.append(each.object_logit > 0)
-    assert 2 < sum(there) < len(there) - 2, there
+    assert 1 < sum(there) < len(there) - 1
 
 
 # --- Meta's files --------------------------------------------------------------------------------
@@ -513,6 +513,20 @@ def test_old_prompts_count_as_other_frames(tiny: Sam2) -> None:
     ages = [age for age, _ in video._frames(past)]
     assert ages == [0, 0, 6, 5, 3, 2, 1]  # frames 2 and 5, then 3, 4, 6, 7, 8
     assert [age for age, _ in video._pointers(past)] == [7, 4, 1, 2, 3, 5, 6, 8, 9]
+
+
+@torch.no_grad()
+def test_a_pointer_is_told_by_its_age() -> None:
+    network = lively(TINY)
+    code = torch.cat([torch.ones(1).sin(), torch.ones(1).cos()])  # 15 of 15 frames: an angle of 1
+    got = network.pointer_position(torch.tensor([15.0, 3.0]))
+    assert got.shape == (4, 64)
+    network.obj_ptr_tpos_proj.weight.zero_()[:2, [0, 64]] = torch.eye(2)
+    network.obj_ptr_tpos_proj.bias.zero_()
+    got = network.pointer_position(torch.tensor([15.0, 3.0]))
+    torch.testing.assert_close(got[0, :2], code)
+    torch.testing.assert_close(got[0], got[1])
+    assert not torch.allclose(got[1], got[2])
 
 
 def test_a_drawn_mask_is_taken_as_it_is_and_an_empty_one_is_nobody(tiny: Sam2) -> None:
