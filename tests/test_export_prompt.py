@@ -186,6 +186,15 @@ def test_a_file_that_answers_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_engine_builders_stumble_over_is_not_written(
+    net: Sam2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_prompt, "unfit", lambda *_, **__: ["OneHot 'a'"])
+    with pytest.raises(ModelError, match="the encoder cannot be written: it has OneHot 'a'"):
+        export_network(card_of(net), net, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_that_together_answer_otherwise_are_not_written(
     net: Sam2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

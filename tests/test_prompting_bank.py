@@ -32,9 +32,9 @@ def test_frames_are_chosen_as_from_a_memory_of_everything(
     assert [(age, int(pointer[0])) for pointer, age in bank.pointers(now)] == pointed
 
 
-@given(st.lists(st.booleans(), max_size=200))
-def test_no_more_is_held_than_can_be_looked_at(later: list[bool]) -> None:
-    bank = filled([True, *later])
+@given(st.lists(st.booleans(), max_size=5))
+def test_no_more_is_held_than_can_be_looked_at(pattern: list[bool]) -> None:
+    bank = filled([True, *pattern, *[False] * 20, *pattern])
     assert len(bank.prompted) <= 2
     assert len(bank.tracked) <= 15
     assert sum(entry.tokens is not None for entry in bank.tracked) <= 6

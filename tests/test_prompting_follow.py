@@ -103,6 +103,11 @@ def test_objects_are_followed_as_by_the_network_itself(
             mask = masks.decode(found.masks[place])
             assert agree(each, mask) > (0.98 if drawn else 0.999)
             np.testing.assert_array_equal(found.boxes[place], masks.box(found.masks[place]))
+            bank = session._followed[object_id].bank
+            newest = max((*bank.prompted, *bank.tracked), key=lambda entry: entry.frame)
+            assert (newest in bank.prompted) == (object_id in prompts)
+            np.testing.assert_allclose(newest.pointer, each.pointer, atol=2e-3)
+            np.testing.assert_allclose(newest.tokens, each.memory, atol=2e-3)
             shown.append((mask.mean(), each.object_logit > 0))
     assert found.stamp.seq == 9
     covered = np.array([share for share, there in shown if there])
