@@ -115,6 +115,22 @@ def test_objects_are_followed_as_by_the_network_itself(
     assert not all(there for _, there in shown)  # and it loses sight of them now and then
 
 
+def test_a_clear_prompt_is_remembered_by_the_first_mask_even_where_another_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("edgeperc.prompting.choose", "edgeperc.offline.nets.sam2_video"):
+        monkeypatch.setattr(f"{module}.STABLE", 1.1)  # no mask is stable
+    net = tiny_sam2(1)
+    session = VideoSession(exported(net, tmp_path / "m"), threads=1)
+    picture, prompt = film(1)[0], Prompt(box=(10, 5, 40, 45))
+    wanted = TorchVideo(net).step(tensors(net, [picture])[0], {1: as_torch(prompt)})[1]
+    assert wanted.object_logit > 0
+    found = session.step(frame(picture), {1: prompt})
+    assert found.scores[0] == pytest.approx(wanted.iou, abs=1e-4)
+    (entry,) = session._followed[1].bank.prompted
+    np.testing.assert_allclose(entry.pointer, wanted.pointer, atol=2e-3)
+
+
 # --- in bounded memory ---------------------------------------------------------------------------
 
 
@@ -180,7 +196,10 @@ BAD = {
     "empty box": (Prompt(box=(20, 20, 20, 40)), r"box \(20, 20, 20, 40\) .* is empty"),
     "turned box": (Prompt(box=(40, 20, 20, 40)), r"is empty"),
     "box outside": (Prompt(box=(40, 20, 91, 40)), r"not within the picture of 90 × 50"),
-    "many": (Prompt(points=np.full((10_000, 2), 9.0)), r"has 10000 points, the model takes 15"),
+    "many": (
+        Prompt(points=np.full((10_000, 2), 9.0)),
+        r"object 3: a prompt has 10000 points, the model takes 15",
+    ),
     "many and a box": (
         Prompt(points=np.full((14, 2), 9.0), box=(1, 1, 5, 5)),
         r"has 14 points, the model takes 13 with it",

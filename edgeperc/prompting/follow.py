@@ -35,7 +35,7 @@ from edgeperc.prompting.enlarge import (
 from edgeperc.prompting.image import LIMIT, reference
 from edgeperc.prompting.memory import Constants, pixels_to_mask_input
 from edgeperc.prompting.networks import Decoder, MemoryEncoder, prompt_table
-from edgeperc.prompting.prompts import Prompt, Tokens, check_all, no_tokens, tokens
+from edgeperc.prompting.prompts import Prompt, Tokens, check_all, naming, no_tokens, tokens
 from edgeperc.prompting.retrieval import open_memory
 from edgeperc.prompting.routing import open_encoder
 from edgeperc.prompting.seam import F32, Decoded, Encoder, Features, Memory, Wish
@@ -154,7 +154,7 @@ class VideoSession:
         if not self._followed and not prompts:
             return self._instances(frame, {}, Timings())
         tensor = self._picture(frame.image)
-        asked = {object_id: self._asked(prompt) for object_id, prompt in prompts.items()}
+        asked = {object_id: self._asked(object_id, each) for object_id, each in prompts.items()}
         represented_ns = time.perf_counter_ns()
         features = self._encoder(tensor, self._wish(prompts))
         found: dict[int, _Found] = {}
@@ -211,11 +211,12 @@ class VideoSession:
             )
         check_all(prompts, width_px, height_px)
 
-    def _asked(self, prompt: Prompt) -> Tokens | None:
+    def _asked(self, object_id: int, prompt: Prompt) -> Tokens | None:
         """A prompt as tokens; None where there is nothing but a mask. Raises DataError."""
         if not len(prompt.points) and prompt.box is None:
             return None
-        return tokens(prompt, self._picture.zoom, count=self._table.points, padded=True)
+        with naming(object_id):
+            return tokens(prompt, self._picture.zoom, count=self._table.points, padded=True)
 
     def _wish(self, prompts: Mapping[int, Prompt]) -> Wish:
         last = tuple(each.last for each in self._followed.values() if each.last is not None)

@@ -7,7 +7,8 @@ prompts = from_detections(detections)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,10 +106,17 @@ def from_detections(found: Detections) -> tuple[Prompt, ...]:
 def check_all(prompts: Mapping[int, Prompt], width_px: int, height_px: int) -> None:
     """Hold prompts of several objects to a picture. Raises DataError that names the object."""
     for object_id, prompt in prompts.items():
-        try:
+        with naming(object_id):
             prompt.check(width_px, height_px)
-        except DataError as error:
-            raise DataError(f"object {object_id}: {error}", hint=error.hint) from None
+
+
+@contextmanager
+def naming(object_id: int) -> Iterator[None]:
+    """Put the object before what a DataError about its prompt says."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"object {object_id}: {error}", hint=error.hint) from None
 
 
 def tokens(prompt: Prompt, zoom: NDArray[np.float64], *, count: int, padded: bool) -> Tokens:
