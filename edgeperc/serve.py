@@ -73,7 +73,7 @@ def watch_run(run: Run, console: Console, *, duration_s: float | None = None) ->
     ended = False
     limit_s = float("inf") if duration_s is None else duration_s
     deadline_s = time.monotonic() + limit_s
-    with _stop_signals() as stopping:
+    with stop_signals() as stopping:
         run.start()
         try:
             with _display(run, console) as show:
@@ -119,7 +119,7 @@ def _display(run: Run, console: Console) -> Iterator[Any]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process as usual."""
     stopping = threading.Event()
 

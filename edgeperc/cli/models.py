@@ -35,6 +35,7 @@ def models_list(as_json: AsJson = False) -> None:
     rows = [
         {
             "name": model.card.name,
+            "task": model.card.task,
             "ready": model.complete,
             "summary": model.card.summary,
             "licence": model.card.licence,

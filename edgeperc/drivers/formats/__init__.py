@@ -36,11 +36,15 @@ ROS1 = Format("ROS 1 bag", "ros", ("rosbags",), frames=True)
 ROS2 = Format("ROS 2 bag", "ros", ("rosbags",), frames=True)
 TEXT = Format("text", "text")
 VIDEO = Format("video", "video", ("cv2",), frames=True)
+FOLDER = Format("folder of pictures", "pictures", ("cv2",), frames=True)
 
 KNOWN = (
     "AEDAT4, Prophesee RAW (EVT2, EVT3) and DAT, Event Stream, DSEC and MVSEC HDF5,"
-    " 't x y p' text, ROS 1 bags, ROS 2 bags (folder, .db3, .mcap), video files"
+    " 't x y p' text, ROS 1 bags, ROS 2 bags (folder, .db3, .mcap), video files,"
+    " folders of pictures"
 )
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+"""How the names of pictures in a folder end."""
 
 _MAGIC = (
     (b"#!AER-DAT4", AEDAT4),
@@ -87,7 +91,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 def sniff(path: Path) -> Format:
     """Tell a recording's format. Raises DataError if it is none of ours or needs a library."""
-    found = ROS2 if path.is_dir() else _by_content(path)
+    found = _folder(path) if path.is_dir() else _by_content(path)
     missing = [name for name in found.libraries if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(
@@ -95,6 +99,13 @@ def sniff(path: Path) -> Format:
             " pip install 'edgeperc[recordings]'"
         )
     return found
+
+
+def _folder(path: Path) -> Format:
+    if (path / "metadata.yaml").is_file():
+        return ROS2
+    is_pictures = any(each.suffix.lower() in PICTURES for each in path.iterdir())
+    return FOLDER if is_pictures else ROS2
 
 
 def _by_content(path: Path) -> Format:

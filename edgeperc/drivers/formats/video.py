@@ -26,7 +26,9 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     """
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not video.isOpened():
-        raise DataError("it cannot be opened as a video")
+        raise DataError(
+            "it cannot be opened as a video", hint="is the file complete, and does ffplay show it?"
+        )
     announced = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     count = 0
     while (image := _next(video)) is not None:
