@@ -10,9 +10,10 @@ from edgeperc.errors import ModelError
 from edgeperc.picture import Picture
 
 
-def picture(represent: str, **options: object) -> Picture:
+def picture(represent: str, *, smooth: bool = False, **options: object) -> Picture:
     spec = {"width_px": 64, "height_px": 32, **options}
-    return Picture(Input(kind="frame", represent=represent, **spec))  # type: ignore[arg-type]
+    card = Input(kind="frame", represent=represent, **spec)  # type: ignore[arg-type]
+    return Picture(card, smooth=smooth)
 
 
 def random_image(*shape: int) -> NDArray[np.uint8]:
@@ -111,3 +112,22 @@ def test_the_longest_side_is_kept_and_zeros_after_the_norm_fill_the_rest_up() ->
     assert (tensor[:, :32] == 2).all()  # 50 * 64 / 101 is 31.7
     assert (tensor[:, 32:] == 0).all()
     np.testing.assert_allclose(make.zoom, [64 / 101, 32 / 50])
+
+
+@pytest.mark.parametrize("represent", ["stretch", "longest"])
+def test_a_smooth_picture_does_not_alias(represent: str) -> None:
+    """Noise is grey from afar, and an edge stays where it is."""
+    make, noise = picture(represent, std=(1,), smooth=True), random_image(300, 640)
+    assert make(noise)[:, :28].std() < 15
+    assert picture(represent, std=(1,))(noise)[:, :28].std() > 30
+    halves = np.repeat([[10, 200]], 320, axis=1).repeat(300, axis=0).astype(np.uint8)
+    seen = make(halves)[0, :28]
+    assert (seen[:, :31] == 10).all()
+    assert (seen[:, 33:] == 200).all()
+    np.testing.assert_allclose(make.zoom, [64 / 640, seen.shape[0] / 300], atol=0.02)
+
+
+def test_a_picture_of_less_than_twice_the_size_is_the_same_smooth_or_not() -> None:
+    image = random_image(63, 127, 3)
+    sharp, smooth = picture("stretch"), picture("stretch", smooth=True)
+    np.testing.assert_array_equal(sharp(image), smooth(image))

@@ -62,7 +62,7 @@ def torch_answer(
     mask: NDArray[np.float32] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
     """masks (4, 16, 16), ious (4,), zoom. points in px of IMAGE."""
-    make = Picture(card_of(net).input)
+    make = Picture(card_of(net).input, smooth=True)
     picture = torch.from_numpy(make(IMAGE).copy())[None]
     at = torch.tensor([points], dtype=torch.float32).reshape(1, -1, 2)
     at = at * torch.from_numpy(make.zoom.astype(np.float32)) - 0.5

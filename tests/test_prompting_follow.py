@@ -66,7 +66,7 @@ def as_torch(prompt: Prompt) -> TorchPrompt:
 
 
 def tensors(net: Sam2, pictures: list[NDArray[np.uint8]]) -> list[Tensor]:
-    make = Picture(card_of(net).input)
+    make = Picture(card_of(net).input, smooth=True)
     return [torch.from_numpy(make(picture).copy()) for picture in pictures]
 
 

@@ -49,7 +49,7 @@ def around_ms_1080p(*, objects: int = 3, network_px: int = 1024, reps: int = 40)
         mean=_MEAN,
         std=_STD,
     )
-    picture = Picture(spec)
+    picture = Picture(spec, smooth=True)
     picture(image)
     logits = [object_logits(number, side=network_px // 4) for number in range(objects)]
 

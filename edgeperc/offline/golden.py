@@ -36,7 +36,7 @@ def pictures() -> NDArray[np.uint8]:
 def golden(card: ModelCard, net: Sam | Sam2) -> dict[str, NDArray[Any]]:
     """The arrays of `edgeperc.prompting.golden`, by name."""
     drawn, point = pictures(), np.array([60.5, 55.5], np.float32)
-    make = Picture(card.input)
+    make = Picture(card.input, smooth=True)
     tensors = [torch.from_numpy(make(picture).copy()) for picture in drawn]
     at = torch.from_numpy((point * make.zoom - 0.5).astype(np.float32))[None]
     video = card.prompt is not None and card.prompt.kind == "video"

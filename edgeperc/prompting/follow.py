@@ -104,7 +104,7 @@ class VideoSession:
         self._memory_encoder = MemoryEncoder(model, sizes, threads=threads)
         self._constants, self._sizes, self._table = constants, sizes, table
         self._no_memory = constants.no_memory.reshape(1, -1, 1, 1)
-        self._picture = Picture(model.card.input)
+        self._picture = Picture(model.card.input, smooth=True)
         self._unasked = no_tokens(table.points, padding=2)
         self._followed: dict[int, _Followed] = {}
         self._shape: tuple[int, ...] = ()

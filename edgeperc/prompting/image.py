@@ -48,7 +48,7 @@ class ImageSession:
         self._encoder = DenseEncoder(model, threads=threads)
         self._sizes, fine = self._encoder.sizes, self._encoder.fine
         self._decoder = Decoder(model, self._sizes, fine=fine, threads=threads)
-        self._picture = Picture(model.card.input)
+        self._picture = Picture(model.card.input, smooth=True)
         self._no_memory = no_memory(model, self._sizes.width) if fine else None
         self._features: Features | None = None
         self._picture_px = (0, 0)  # width, height
