@@ -10,13 +10,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeperc.bench import calibration, events, machine, search
+from edgeperc.bench import calibration, events, machine, sam, search
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
 SUITES: dict[str, Callable[..., None]] = {
     "calibration": calibration.measure,
     "events": events.measure,
+    "sam": sam.measure,
     "search": search.measure,
 }
 """Name -> function that fills Figures; it takes them, a recording or None, and its settings."""

@@ -14,7 +14,8 @@ from edgeperc.errors import ConfigError
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(metavar="[SUITE]", help="Which figures: events, search, calibration.")
+        str,
+        typer.Argument(metavar="[SUITE]", help="Which figures: events, search, calibration, sam."),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
     recording: Annotated[
@@ -42,6 +43,16 @@ def bench(
     seconds: Annotated[
         float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="sam: this figure alone; may be repeated.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="sam: A B B A so often.")] = None,
+    networks: Annotated[
+        Path | None, typer.Option(help="sam: keep the exported networks in this folder.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="sam: folder with davis in it, for J&F.")
+    ] = None,
 ) -> None:
     """Measure speed, as ratios within one run, or how well schedulers search."""
     from edgeperc.bench import run
@@ -53,6 +64,21 @@ def bench(
         **({"realtime_s": seconds or 60.0} if realtime or seconds else {}),
     }
     chosen = {key: value for key, value in chosen.items() if value is not None}
+    sam_only: dict[str, Any] = {
+        "only": tuple(only or ()),
+        "rounds": rounds,
+        "folder": networks,
+        "data": data,
+    }
+    sam_only = {key: value for key, value in sam_only.items() if value}
+    if suite == "sam" and not chosen:
+        from edgeperc.bench import sam
+
+        run(suite, json_file, settings=sam.Settings(**sam_only))
+        return
+    if sam_only:
+        name = {"folder": "networks"}.get(next(iter(sam_only)), next(iter(sam_only)))
+        raise ConfigError(f"--{name} is for bench sam")
     if suite != "search":
         if chosen:
             raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for bench search")

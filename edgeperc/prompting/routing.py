@@ -58,20 +58,22 @@ class RoutedEncoder:
             {"embedding": (1, "D", grid, grid)},
         )
         embedding = self._tail.session.output_shapes["embedding"]
-        _, self._window, _, channels = self._middle.session.input_shapes["tokens"]
-        if not isinstance(self._window, int) or not isinstance(embedding[1], int):
+        _, window, _, channels = self._middle.session.input_shapes["tokens"]
+        if not isinstance(window, int) or not isinstance(embedding[1], int):
             raise ModelError(f"model '{model.card.name}': its middle is for windows of any size")
+        self.window: int = window
+        """Side of a window in places of the grid."""
         self._middle.expect(
             {
-                "tokens": ("windows", self._window, self._window, channels),
-                "valid": ("windows", self._window, self._window, 1),
+                "tokens": ("windows", self.window, self.window, channels),
+                "valid": ("windows", self.window, self.window, 1),
             },
-            {"encoded": ("windows", self._window, self._window, channels)},
+            {"encoded": ("windows", self.window, self.window, channels)},
         )
         self.sizes = Sizes(table=table, grid=grid, width=embedding[1])
         self._head.expect({"picture": (1, 3, side, side)}, self.sizes.high)
         self.provider = self._head.session.provider
-        self._valid = partition(np.ones((grid, grid, 1), np.float32), self._window)
+        self._valid = partition(np.ones((grid, grid, 1), np.float32), self.window)
         self._buckets = sorted(buckets or range(1, len(self._valid) + 1))
         if self._buckets[-1] < len(self._valid):
             self._buckets.append(len(self._valid))
@@ -92,7 +94,7 @@ class RoutedEncoder:
         """tensor: (3, S, S)."""
         chosen = self._choose(tensor, wish)
         head = self._head.run(tensor[None])
-        cut = partition(head["tokens"][0], self._window)
+        cut = partition(head["tokens"][0], self.window)
         rows = np.flatnonzero(chosen)
         cut[rows] = self._encode(cut[rows], self._valid[rows])
         marks = np.zeros_like(self._valid)
@@ -121,7 +123,7 @@ class RoutedEncoder:
             if found:
                 self._counts[name] += 1
                 return every
-        chosen = choose(wish.last, self._grid, self._window)
+        chosen = choose(wish.last, self._grid, self.window)
         return chosen if chosen.any() else every
 
     def _encode(self, tokens: F32, valid: F32) -> F32:
