@@ -13,13 +13,13 @@ FOREGROUND, CORNERS, PADDING, ABSENT = 1.0, (2.0, 3.0), -1.0, -2.0
 
 
 def first_prompt(truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A click somewhere in each object or a loose box around it, half of each.
+    """A click somewhere in each object or a loose box around it, a click in six cases of ten.
 
     truth: (B, S, S) bool, none of them empty. Returns points (B, 3, 2) px, labels (B, 3), and
     whether it was a click (B,) bool.
     """
     count = len(truth)
-    is_click = torch.rand(count, generator=generator) < 0.5
+    is_click = torch.rand(count, generator=generator) < 0.6
     click = drawn(truth, generator)
     nothing = torch.zeros_like(click)
     corners = _loose(boxes(truth), generator, truth.shape[-1])

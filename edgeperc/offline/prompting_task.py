@@ -33,7 +33,7 @@ class Load:
     clips: int = 2
     frames: int = 4
     clip_objects: int = 3
-    clip_share: float = 0.55
+    clip_share: float = 0.45
     first_clip: int = 1000
 
 
