@@ -7,15 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgeperc.cli.answers import (
+    ENDINGS,
+    Format,
+    check_complete,
+    check_out,
+    count,
+    form_of,
+    how_to_look,
+    lines,
+    outputs,
+    report_of,
+    said,
+    tell,
+    write,
+)
 from edgeperc.cli.root import AsJson, Seconds, Threads, app
 from edgeperc.cli.say import print_json
-from edgeperc.errors import ConfigError, DataError, StoppedError
+from edgeperc.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,14 +38,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from edgeperc.cli.asked import Asked
-    from edgeperc.follow_video import Followed, MaskFile
     from edgeperc.masks import Rle
     from edgeperc.packet import Frame
     from edgeperc.prompt import ImageSession
     from edgeperc.result import Instances
-    from edgeperc.video import VideoFile
 
-Format = Literal["overlay", "png", "rle", "polygon", "coco"]
 Model = Annotated[str, typer.Option(help="Promptable model by name or folder.")]
 Points = Annotated[
     list[str] | None,
@@ -96,11 +108,11 @@ def segment(
         )
     if any(each.remove or str(each.when) != "@0" for each in asked):
         raise ConfigError("a picture has no frames", hint="leave out @ and remove, or use track")
-    form = form or _form(out)
+    form = form or form_of(out)
     if out is None and not as_json:
-        out = Path(f"{image.stem}-{form}{_ENDINGS[form]}")
+        out = Path(f"{image.stem}-{form}{ENDINGS[form]}")
     if out is not None:
-        _check_out(out, form)
+        check_out(out, form)
     picture = read_picture(image)
     console = Console(stderr=as_json)
     session = ImageSession(places.find_model(model), threads=threads)
@@ -117,20 +129,20 @@ def segment(
     finally:
         session.close()
     if out is not None:
-        _write(found, picture, out, form, image.name, tolerance_px)
+        write(found, picture, out, form, image.name, tolerance_px)
     if as_json:
-        print_json(_said(found, image, out, looked_s - started_s, ended_s - looked_s))
+        print_json(said(found, image, out, looked_s - started_s, ended_s - looked_s))
         return
-    for line in _lines(found):
+    for line in lines(found):
         console.print(escape(line), highlight=False)
     console.print(
         escape(
-            f"{_count(len(found.ids), 'object')} in {image.name} by {found.model.name}: looked in "
+            f"{count(len(found.ids), 'object')} in {image.name} by {found.model.name}: looked in "
             f"{(looked_s - started_s) * 1e3:.0f} ms, answered in {(ended_s - looked_s) * 1e3:.0f} "
-            f"ms on {_count(threads, 'thread')} ({found.model.provider})"
+            f"ms on {count(threads, 'thread')} ({found.model.provider})"
         )
     )
-    console.print(escape(f"written to {out}{_how_to_look(out)}"), soft_wrap=True)
+    console.print(escape(f"written to {out}{how_to_look(out)}"), soft_wrap=True)
 
 
 @app.command()
@@ -191,7 +203,7 @@ def track(
     boxes = _Boxes(detector, threads) if detector else None
     session = VideoSession(places.find_model(model), threads=threads, efficient=efficient)
     try:
-        video, files = _outputs(out, masks)
+        video, files = outputs(out, masks)
 
         def take(frame: Frame, index: int, time_s: float) -> Any:
             told, gone = script.take(index, time_s)
@@ -216,19 +228,10 @@ def track(
         session.close()
     written = [path for path in (out, masks) if path is not None and path.exists()]
     if as_json:
-        print_json(_report(report, counters, source, written))
+        print_json(report_of(report, counters, source, written))
     else:
-        _tell(console, report, counters, written)
-    _check_complete(report, script, source)
-
-
-_ENDINGS: dict[Format, str] = {
-    "overlay": ".png",
-    "png": "",
-    "rle": ".json",
-    "polygon": ".json",
-    "coco": ".json",
-}
+        tell(console, report, counters, written)
+    check_complete(report, script, source)
 
 
 class _Boxes:
@@ -309,176 +312,6 @@ def _instances(
     )
 
 
-def _form(out: Path | None) -> Format:
-    """What a file of this name holds."""
-    if out is None or out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-        return "overlay"
-    return "coco" if out.suffix == ".json" else "png"
-
-
-def _check_out(out: Path, form: Format) -> None:
-    """Raise ConfigError if it cannot be written in the end."""
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent}: no such folder")
-    if form == "overlay" and out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"{out}: an overlay is a .png, .jpg or .webp")
-    if form != "png" and out.is_dir():
-        raise ConfigError(f"{out}: is a folder", hint="name a file, or take --format png")
-    is_taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if form == "png" and not out.suffix and is_taken:
-        raise ConfigError(f"{out}: is not an empty folder", hint="name a new one")
-
-
-def _write(
-    found: Instances,
-    picture: NDArray[np.uint8],
-    out: Path,
-    form: Format,
-    name: str,
-    tolerance_px: float,
-) -> None:
-    import json
-
-    from edgeperc import masks, plain
-    from edgeperc.mask_files import CocoFile, outlines
-
-    try:
-        if form == "overlay":
-            _write_overlay(found, picture, out)
-        elif form == "coco":
-            file = CocoFile(out)
-            file.write(found, name)
-            file.close()
-        elif form == "png" and out.suffix and len(found.masks) == 1:
-            out.write_bytes(masks.png(found.masks[0]))
-        elif form == "png":
-            out.mkdir(exist_ok=True)
-            for object_id, mask in zip(found.ids.tolist(), found.masks, strict=True):
-                (out / f"{object_id}.png").write_bytes(masks.png(mask))
-        else:
-            rle = form == "rle"
-            objects = plain.instances(found) if rle else outlines(found, tolerance_px=tolerance_px)
-            size = dict(zip(("width", "height"), found.picture_px, strict=True))
-            out.write_text(json.dumps({"image": name, **size, "objects": objects}) + "\n")
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
-
-
-def _write_overlay(found: Instances, picture: NDArray[np.uint8], out: Path) -> None:
-    import cv2
-
-    from edgeperc.drawing import draw
-
-    drawn = cv2.cvtColor(draw(picture, [found]), cv2.COLOR_RGB2BGR)
-    encoded, data = cv2.imencode(out.suffix.lower(), drawn)
-    if not encoded:
-        raise ConfigError(f"{out}: OpenCV cannot write {out.suffix}")
-    out.write_bytes(data.tobytes())
-
-
-def _said(
-    found: Instances, image: Path, out: Path | None, look_s: float, ask_s: float
-) -> dict[str, Any]:
-    from edgeperc.plain import instances
-
-    return {
-        "image": str(image),
-        "width": found.picture_px[0],
-        "height": found.picture_px[1],
-        "model": found.model.name,
-        "provider": found.model.provider,
-        "look_ms": round(look_s * 1e3, 2),
-        "ask_ms": round(ask_s * 1e3, 2),
-        "out": None if out is None else str(out),
-        "objects": instances(found),
-    }
-
-
-def _lines(found: Instances, most: int = 20) -> Iterator[str]:
-    """What is known of each object, of the first `most` ones."""
-    from edgeperc import masks
-
-    for index, object_id in enumerate(found.ids[:most].tolist()):
-        name = " ".join(filter(None, (str(object_id), *found.classes[index : index + 1])))
-        area = masks.area(found.masks[index])
-        corners = ", ".join(f"{edge:g}" for edge in found.boxes[index].tolist())
-        where = f"{area:,} px within {corners}" if area else "not one pixel"
-        yield f"  object {name}: {where}, score {found.scores[index]:.2f}"
-    if len(found.ids) > most:
-        yield f"  and {len(found.ids) - most} more"
-
-
-def _outputs(out: Path | None, masks: Path | None) -> tuple[VideoFile | None, list[MaskFile]]:
-    """The files that are asked for. Raises ConfigError if one cannot be written."""
-    from edgeperc.mask_files import CocoFile, NumberFolder
-    from edgeperc.video import VideoFile
-
-    video, files = None, list[Any]()
-    if out is not None and out.suffix:
-        video = VideoFile(out)
-    elif out is not None:
-        files.append(NumberFolder(out))
-    if masks is not None:
-        if masks.suffix != ".json":
-            raise ConfigError(f"--masks {masks}: a COCO json ends in .json")
-        files.append(CocoFile(masks))
-    return video, files
-
-
-def _report(
-    report: Followed, counters: dict[str, int], source: str, written: list[Path]
-) -> dict[str, Any]:
-    return {
-        "source": source,
-        "frames": report.frames,
-        "complete": report.complete,
-        "wall_s": round(report.wall_s, 3),
-        "frames_per_s": round(report.rate_hz, 2),
-        "step_ms_p50": round(report.percentile_ms(50), 2),
-        "step_ms_p99": round(report.percentile_ms(99), 2),
-        "objects": [{"id": each, "seen": report.seen[each]} for each in sorted(report.seen)],
-        "counters": counters,
-        "written": [str(path) for path in written],
-    }
-
-
-def _tell(
-    console: Console, report: Followed, counters: dict[str, int], written: list[Path]
-) -> None:
-    """The end line: how much, how fast, who was seen, where it is."""
-    objects = ", ".join(f"{each} in {report.seen[each]}" for each in sorted(report.seen))
-    console.print(
-        escape(
-            f"{_count(report.frames, 'frame')} at {report.rate_hz:.1f} a second; a step takes "
-            f"{report.percentile_ms(50):.0f} ms (p50), {report.percentile_ms(99):.0f} ms (p99)"
-        ),
-        highlight=False,
-    )
-    console.print(
-        escape(f"{_count(len(report.seen), 'object')} seen" + (f": {objects}" if objects else "")),
-        highlight=False,
-    )
-    routed = {name: n for name, n in counters.items() if name.startswith(("dense_", "routed_"))}
-    if any(n for name, n in routed.items() if name.startswith("routed_")):
-        said = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in routed.items())
-        console.print(escape(said), highlight=False)
-    for path in written:
-        console.print(escape(f"written to {path}{_how_to_look(path)}"), soft_wrap=True)
-
-
-def _check_complete(report: Followed, script: Any, source: str) -> None:
-    if not report.complete:
-        raise StoppedError(f"{source}: stopped after {_count(report.frames, 'frame')}")
-    if not report.frames:
-        raise DataError(f"{source}: there is not one frame in it")
-    if script.waiting:
-        when = ", ".join(f"object {each.object_id} {each.when}" for each in script.waiting)
-        raise DataError(
-            f"{source} ended, after {_count(report.frames, 'frame')}, before {when}",
-            hint="frames are counted from 0; seconds are written @1.5s",
-        )
-
-
 @dataclass(slots=True)
 class _Moved:
     """Moves a progress bar on."""
@@ -517,16 +350,3 @@ def _progress(total: int | None, unit: str = "frames") -> Iterator[_Moved]:
         transient=True,
     ) as progress:
         yield _Moved(progress, progress.add_task("", total=total))
-
-
-def _how_to_look(path: Path | None) -> str:
-    """How to see what was written, behind its name."""
-    if path is None or path.suffix == ".json":
-        return ""
-    if path.is_dir():
-        return " (a picture each)"
-    return f"; look at it: xdg-open {path}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
