@@ -36,8 +36,8 @@ def test_first_prompts_are_clicks_and_boxes():
         for point, label, click in zip(points, labels, is_click, strict=True):
             kinds.add(bool(click))
             assert label.tolist() == ([1, -1, -2] if click else [2, 3, -1])
-            assert point.min() >= 0
-            assert point.max() <= 64
+            assert point.min() >= -0.5
+            assert point.max() <= 63.5
     assert kinds == {True, False}
 
 

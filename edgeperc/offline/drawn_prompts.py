@@ -1,7 +1,8 @@
 """Prompts as a person might give them, drawn at random for training; tensors of equal length.
 
-A row has three or more points: (click, Meta's padding, absent) or (box corner, corner, padding),
-then corrections before the last one.
+Points are in network pixels as the prompt encoder takes them: it adds half a pixel itself. A row
+has three or more: (click, Meta's padding, absent) or (box corner, corner, padding), then
+corrections before the last one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+HALF_PX = 0.5
 FOREGROUND, CORNERS, PADDING, ABSENT = 1.0, (2.0, 3.0), -1.0, -2.0
 
 
@@ -20,9 +22,9 @@ def first_prompt(truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
     """
     count = len(truth)
     is_click = torch.rand(count, generator=generator) < 0.6
-    click = drawn(truth, generator)
+    click = drawn(truth, generator) - HALF_PX
     nothing = torch.zeros_like(click)
-    corners = _loose(boxes(truth), generator, truth.shape[-1])
+    corners = _loose(boxes(truth), generator, truth.shape[-1]) - HALF_PX
     clicked = torch.stack([click, nothing, nothing], 1)
     boxed = torch.stack([corners[:, :2], corners[:, 2:], nothing], 1)
     labels = torch.where(
@@ -57,7 +59,7 @@ def correction(
     where = drawn(wrong, generator)
     column, row = where.long().unbind(1)
     label = truth[torch.arange(len(truth)), row, column].float()
-    where = where[:, None] * (side_px / side)
+    where = where[:, None] * (side_px / side) - HALF_PX
     return (
         torch.cat([points[:, :-1], where, points[:, -1:]], 1),
         torch.cat([labels[:, :-1], label[:, None], labels[:, -1:]], 1),

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
-from edgeperc.offline.drawn_prompts import boxes, correction, drawn, first_prompt, no_prompt
+from edgeperc.offline.drawn_prompts import (
+    HALF_PX,
+    boxes,
+    correction,
+    drawn,
+    first_prompt,
+    no_prompt,
+)
 from edgeperc.offline.mask_loss import answer_loss, answered, covered
 from edgeperc.offline.nets.mask_decoder import DecoderAttention
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2, Sam2Config
@@ -240,10 +247,10 @@ def _exact_prompt(
     count = len(truth)
     nothing = torch.zeros(count, 1, 2)
     if is_click:
-        where = drawn(truth, generator)[:, None]
+        where = drawn(truth, generator)[:, None] - HALF_PX
         labels = torch.tensor([1.0, -1.0]).repeat(count, 1)
         return torch.cat([where, nothing], 1), labels, torch.ones(count, dtype=torch.bool)
-    corners = boxes(truth).view(count, 2, 2)
+    corners = boxes(truth).view(count, 2, 2) - HALF_PX
     labels = torch.tensor([2.0, 3.0, -1.0]).repeat(count, 1)
     return torch.cat([corners, nothing], 1), labels, torch.zeros(count, dtype=torch.bool)
 
