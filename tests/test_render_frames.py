@@ -65,6 +65,7 @@ def test_frames_without_a_result_are_there_in_their_place(tmp_path: Path) -> Non
         render.see(frame(seq))
     for seq in (1, 4):
         render.write(found(seq, 50))
+    assert [stamp.seq for stamp in render._waiting] == [5]  # nothing waits behind what was drawn
     render.write(found(0, 50))  # too late
     render.close()
     assert [column is not None for column in columns(tmp_path / "x.mp4")] == [
