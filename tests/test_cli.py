@@ -26,6 +26,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 VERBS = [
     ["serve"],
     ["replay"],
+    ["segment"],
+    ["track"],
     ["check"],
     ["watch"],
     ["point"],
