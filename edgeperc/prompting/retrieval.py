@@ -103,8 +103,7 @@ class PrunedMemory:
             self._older_bias,
         )
         newest, _ = whole[-1]
-        if newest.kept is None:
-            newest.kept = _strongest(out["scores"], self._keep)
+        newest.kept = _strongest(out["scores"], self._keep)
         self._counts["memory_reads"] += 1
         self._counts["pruned_reads"] += bool(older)
         return out["conditioned"]
