@@ -15,6 +15,7 @@ from edgeperc.config import Input, ModelCard, PromptTable
 from edgeperc.offline.export_prompt import export_network
 from edgeperc.offline.nets.sam import Sam, SamConfig, VitConfig
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
+from edgeperc.offline.storage import Storage
 from edgeperc.packet import Frame, Stamp
 from edgeperc.places import ModelFolder
 
@@ -91,12 +92,14 @@ def exported(
     folder: Path,
     kind: Literal["image", "video"] | None = None,
     *,
-    half: bool = False,
+    storage: Storage = "single",
     open_memory: bool = False,
     **table: Any,
 ) -> ModelFolder:
     """The model folder of a network. table: keys of [prompt]."""
-    export_network(card_of(net, kind, **table), net, folder, half=half, open_memory=open_memory)
+    export_network(
+        card_of(net, kind, **table), net, folder, storage=storage, open_memory=open_memory
+    )
     return places.find_model(str(folder))
 
 

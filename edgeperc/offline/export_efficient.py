@@ -46,6 +46,7 @@ from edgeperc.offline.nets.efficient import (
 )
 from edgeperc.offline.nets.efficient_memory import PrunedAttention, kept_tokens
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.storage import Storage
 from edgeperc.prompting.memory import UNUSED
 
 KEEP_SHARE = 0.05
@@ -71,7 +72,9 @@ def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptRe
     with new_folder(out_dir) as folder:
         report = export_prompt.export_trained(plain_card, checkpoint, folder)
         share = table.memory_keep_share if table.memory_keep_share < 1 else KEEP_SHARE
-        added = add_efficient(folder, load_net(checkpoint), bypass, keep_share=share, half=True)
+        added = add_efficient(
+            folder, load_net(checkpoint), bypass, keep_share=share, storage="byte"
+        )
         complete = load(folder / "model.toml", ModelCard)
         (folder / "model.toml").write_text(
             to_toml(msgspec.structs.replace(complete, prompt=table)), encoding="utf-8"
@@ -87,7 +90,7 @@ def add_efficient(
     bypass: Bypass | None,
     *,
     keep_share: float | None = KEEP_SHARE,
-    half: bool = False,
+    storage: Storage = "single",
     static: bool = False,
 ) -> PromptReport:
     """Write the files into a model folder that `export_network` made of `net`, and into its card.
@@ -104,7 +107,7 @@ def add_efficient(
     differences = {}
     with one_thread(), torch.no_grad(), written_out(net.eval()), new_folder(folder) as scratch:
         for part in efficient_parts(net, card.prompt, bypass, keep_share=keep_share, static=static):
-            files[part.role], differences[part.role] = write_part(part, scratch, half=half)
+            files[part.role], differences[part.role] = write_part(part, scratch, storage=storage)
         complete = msgspec.structs.replace(card, files=tuple(files.values()))
         (scratch / "model.toml").write_text(to_toml(complete), encoding="utf-8")
     return PromptReport(

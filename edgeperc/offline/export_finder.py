@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgeperc.config import FileEntry, ModelCard
@@ -26,9 +25,7 @@ from edgeperc.errors import ModelError
 from edgeperc.infer import Session
 from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.nets.finder import Finder, Regions
-
-_SMALL = 64
-"""Weights of fewer numbers stay as they are: nothing is won by halving them."""
+from edgeperc.offline.storage import stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,27 +103,7 @@ def export_onnx(net: nn.Module, path: Path) -> None:
             output_names=["answer"],
             dynamic_axes=sizes,
         )
-    onnx.save(halved(onnx.load(str(path))), str(path))
-
-
-def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep large weights as float16, cast back to float32 when the file is loaded.
-
-    Half the bytes for an error of 2**-11 of each weight; the network computes in float32 as before.
-    """
-    graph = model.graph
-    casts = []
-    for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.size < _SMALL:
-            continue
-        full = weight.name
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{full}_half"))
-        casts.append(helper.make_node("Cast", [f"{full}_half"], [full], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
+    onnx.save(stored(onnx.load(str(path)), "half"), str(path))
 
 
 def compare(net: nn.Module, path: Path) -> tuple[float, float]:

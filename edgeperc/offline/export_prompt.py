@@ -33,7 +33,6 @@ from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
 from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
-from edgeperc.offline.export_finder import halved
 from edgeperc.offline.golden import golden
 from edgeperc.offline.nets.memory import Rotation
 from edgeperc.offline.nets.sam import Sam
@@ -41,17 +40,18 @@ from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
 from edgeperc.offline.nets.sam_variants import load_published
 from edgeperc.offline.nets.taps import Attention
 from edgeperc.offline.onnx_tidy import tidy, unfit
+from edgeperc.offline.storage import Storage, stored
 from edgeperc.picture import LONGEST, STRETCH
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.golden import agreement
 from edgeperc.prompting.memory import UNUSED
 from edgeperc.prompting.networks import Sizes
 
-TOLERANCE, HALVED_TOLERANCE = 1e-3, 5e-2
+TOLERANCE: dict[Storage, float] = {"single": 1e-3, "half": 5e-2, "byte": 0.2}
 """Largest difference of an output between file and network, in standard deviations of the output:
-of rounding, and of weights that are kept in half precision."""
+of rounding, and of weights that are kept in fewer bytes."""
 
-AGREEMENT, HALVED_AGREEMENT = 0.995, 0.95
+AGREEMENT: dict[Storage, float] = {"single": 0.995, "half": 0.95, "byte": 0.9}
 """Share of the pixels of a golden mask that must be the same, likewise."""
 
 _MOST_BYTES = 1_900_000_000
@@ -97,12 +97,12 @@ class PromptReport:
 
 
 def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptReport:
-    """Turn what `edgeperc train` wrote into a model folder, its weights kept in half precision.
+    """Turn what `edgeperc train` wrote into a model folder, its weights kept in a byte each.
 
     Raises ModelError if the file holds no such network, it does not fit the card, a file answers
     otherwise than the network, or the folder cannot be written.
     """
-    return export_network(card, load_net(checkpoint), out_dir, half=True)
+    return export_network(card, load_net(checkpoint), out_dir, storage="byte")
 
 
 def import_checkpoint(
@@ -123,7 +123,9 @@ def import_checkpoint(
     wanted = card.checkpoint
     net = load_published(weights, wanted.architecture if wanted else card.name)
     large = 4 * sum(parameter.numel() for parameter in net.parameters()) > _MOST_BYTES
-    report = export_network(card, net, out_dir, half=large, on_step=on_step)
+    report = export_network(
+        card, net, out_dir, storage="half" if large else "single", on_step=on_step
+    )
     if wanted and wanted.sha256 and weights.sha256 != wanted.sha256:
         note = f"{checkpoint.name} has sha256 {weights.sha256}, the card names {wanted.sha256}"
         return replace(report, notes=(note,))
@@ -154,11 +156,11 @@ def export_network(
     net: Sam | Sam2,
     out_dir: Path,
     *,
-    half: bool = False,
+    storage: Storage = "single",
     open_memory: bool = False,
     on_step: Callable[[str], None] = lambda what: None,
 ) -> PromptReport:
-    """Write the model folder of a network. half: weights are kept in half precision, computing is
+    """Write the model folder of a network. storage: of the weights; computing is
     not. open_memory: the memory attention takes any number of frames, not always all of them.
     on_step: is told what begins.
 
@@ -170,7 +172,7 @@ def export_network(
         files, differences = [], {}
         for part in parts(net, table, open_memory=open_memory):
             on_step(f"writing and comparing {part.role}.onnx")
-            entry, off = write_part(part, folder, half=half)
+            entry, off = write_part(part, folder, storage=storage)
             files.append(entry)
             differences[part.role] = off
         on_step("answering golden prompts by network and files")
@@ -180,7 +182,7 @@ def export_network(
                 files.append(file_entry(folder / f"{role}.npz", role))
         complete = msgspec.structs.replace(card, files=tuple(files))
         agreed = agreement(ModelFolder(complete, folder))
-        if min(agreed) < (HALVED_AGREEMENT if half else AGREEMENT):
+        if min(agreed) < AGREEMENT[storage]:
             raise ModelError(
                 f"the files answer otherwise than the network: {1 - min(agreed):.1%} of the pixels "
                 f"of a golden mask differ"
@@ -254,7 +256,7 @@ def parts(net: Sam | Sam2, table: PromptTable, *, open_memory: bool = False) -> 
     )
 
 
-def write_part(part: Part, folder: Path, *, half: bool = False) -> tuple[FileEntry, float]:
+def write_part(part: Part, folder: Path, *, storage: Storage = "single") -> tuple[FileEntry, float]:
     """Write one file and hold it to its network; its entry, and how far an output is off at most.
 
     Raises ModelError if it has what engine builders stumble over, or is off by more than rounding.
@@ -281,10 +283,10 @@ def write_part(part: Part, folder: Path, *, half: bool = False) -> tuple[FileEnt
     _name_tensors(model, part, answers)
     if complaints := unfit(model, open_axes=bool(part.open_axes)):
         raise ModelError(f"the {part.role} cannot be written: it has {complaints[0]}")
-    onnx.save(halved(model) if half else model, str(path))
+    onnx.save(stored(model, storage), str(path))
     del model  # of the largest network 2.5 GB, which the comparison wants for itself
     off = _difference(part, answers, path)
-    if not off <= (HALVED_TOLERANCE if half else TOLERANCE):
+    if not off <= TOLERANCE[storage]:
         raise ModelError(
             f"the file of the {part.role} answers otherwise than the network: "
             f"an output is off by {off:.2g} standard deviations"
