@@ -38,7 +38,7 @@ NETWORK = Sam2Config(
 SETTINGS = Settings(
     network=NETWORK,
     pace=Pace(steps=4, rate=1e-3, average=0.9, checkpoint_every=2, validate_every=100),
-    load=Load(stills=2, objects=2, clips=2, frames=3, clip_objects=2),
+    load=Load(stills=2, objects=2, clips=2, frames=3, clip_objects=2, first_clip=1),
 )
 
 
