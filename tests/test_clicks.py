@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgeperc.offline.clicks import Click, box_of, clicks_on, corrections, first_click, next_click
+from edgeperc.offline.clicks import Click, box_of, first_click, next_click
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MASKS = arrays.arrays(np.bool_, SIZES)
@@ -88,21 +88,3 @@ def test_a_click_is_not_given_twice_and_void_is_not_asked_for() -> None:
     void[0, 3] = False
     assert next_click(truth, answer, void=void) == Click(x=3, y=0)
     assert next_click(truth, answer, void=np.ones_like(truth)) is None
-
-
-def test_batches_are_the_single_clicks_and_never_fail() -> None:
-    rng = np.random.default_rng(0)
-    truth, answer = rng.random((2, 6, 9, 11)) < 0.5
-    answer[1] = truth[1]
-    truth[2] = answer[2] = False
-    points, labels = corrections(truth, answer)
-    assert points.dtype == labels.dtype == np.float32
-    for k in (0, 3, 4, 5):
-        click = next_click(truth[k], answer[k])
-        assert click is not None
-        assert (*points[k], labels[k]) == (click.x + 0.5, click.y + 0.5, float(click.foreground))
-    affirmed = first_click(truth[1])
-    assert (*points[1], labels[1]) == (*affirmed.point, 1)
-    assert (*points[2], labels[2]) == (5.5, 4.5, 0)
-    assert clicks_on(truth[[0, 1]])[1].tolist() == [*affirmed.point]
-    assert clicks_on(truth[:0]).shape == (0, 2)

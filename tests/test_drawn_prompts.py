@@ -2,7 +2,15 @@
 
 import torch
 
-from edgeperc.offline.drawn_prompts import boxes, correction, drawn, first_prompt, no_prompt
+from edgeperc.offline.drawn_prompts import (
+    box_prompt,
+    boxes,
+    click_prompt,
+    correction,
+    drawn,
+    first_prompt,
+    no_prompt,
+)
 
 
 def squares():
@@ -68,3 +76,13 @@ def test_tracked_objects_have_padding_alone():
     points, labels = no_prompt(3)
     assert points.shape == (3, 2, 2)
     assert (labels == -1).all()
+
+
+def test_exact_prompts_lie_half_a_pixel_to_the_upper_left():
+    points, labels = box_prompt(squares())
+    assert points[0].tolist() == [[9.5, 19.5], [19.5, 39.5], [0, 0]]
+    assert labels.tolist() == [[2, 3, -1]] * 2
+    points, labels = click_prompt(squares(), generator())
+    assert 10 <= points[0, 0, 0] < 20
+    assert points[0, 0, 0] % 1 == 0
+    assert labels.tolist() == [[1, -1]] * 2

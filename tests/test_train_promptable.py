@@ -12,7 +12,7 @@ from rich.console import Console
 from edgeperc.errors import ConfigError
 from edgeperc.offline import clip_data, trainers
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
-from edgeperc.offline.prompting_task import Load
+from edgeperc.offline.prompting_task import Load, PromptingTask, validate_prompting
 from edgeperc.offline.train_promptable import Settings, train
 from edgeperc.offline.training_run import Pace
 
@@ -73,20 +73,7 @@ def _small(monkeypatch):
     """One avenue of the twin, and a short look at held-out data."""
     monkeypatch.setattr(clip_data, "TRAINING_AVENUES", range(11_000, 11_001))
     monkeypatch.setattr(clip_data, "HELD_OUT_AVENUES", range(11_000, 11_001))
-    monkeypatch.setattr(
-        "edgeperc.offline.train_promptable.validate_prompting.__kwdefaults__",
-        {"stills": 2, "clips": 1},
-        raising=False,
-    )
-    monkeypatch.setattr(
-        "edgeperc.offline.prompting_task.validate_prompting.__kwdefaults__",
-        {"stills": 2, "clips": 1},
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
+    monkeypatch.setattr(validate_prompting, "__kwdefaults__", {"stills": 2, "clips": 1})
 
 
 def run(folder, data, **options):
@@ -96,25 +83,38 @@ def run(folder, data, **options):
     )
 
 
-def test_it_trains_and_goes_on(folder, data):
-    first = run(folder, data, steps=2)
-    held = torch.load(first.weights, weights_only=True)
+def test_a_run_that_was_killed_comes_to_the_same_end(tmp_path, data, monkeypatch):
+    whole = run(tmp_path / "whole", data)
+    held = torch.load(whole.weights, weights_only=True)
     net = Sam2(Sam2Config(**held["config"]))
     net.load_state_dict(held["net"], strict=True)
-    second = run(folder, data, steps=4)
-    later = torch.load(second.weights, weights_only=True)["net"]
-    moved = [name for name in held["net"] if not torch.equal(held["net"][name], later[name])]
-    never = set(held["net"]) - set(moved)
-    assert len(moved) > 0.9 * len(held["net"]), f"never learnt: {never}"
-    assert second.seconds > first.seconds
-    assert 0 <= second.scores.track_miou <= 1
-    assert "box" in str(second.scores)
+    assert 0 <= whole.scores.track_miou <= 1
+    assert "box" in str(whole.scores)
+
+    parts, loss = tmp_path / "parts", PromptingTask.loss
+
+    def killed(task, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return loss(task, step)
+
+    monkeypatch.setattr(PromptingTask, "loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, data)
+    begun = torch.load(parts / "checkpoint.pt", weights_only=True)["net"]
+    monkeypatch.setattr(PromptingTask, "loss", loss)
+    rest = torch.load(run(parts, data).weights, weights_only=True)["net"]
+    assert all(torch.equal(held["net"][name], rest[name]) for name in rest)
+    ended = torch.load(parts / "checkpoint.pt", weights_only=True)["net"]
+    still = {name for name in begun if torch.equal(begun[name], ended[name])}
+    assert len(still) < 0.1 * len(begun), f"never learnt: {still}"
 
 
-def test_another_seed_is_another_run(folder, data):
-    run(folder, data, steps=1)
-    with pytest.raises(ConfigError, match="another seed"):
-        run(folder, data, seed=1, steps=1)
+@pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 3}])
+def test_another_seed_or_schedule_is_another_run(tmp_path, data, other):
+    run(tmp_path, data, steps=1)
+    with pytest.raises(ConfigError, match="another seed or other settings"):
+        run(tmp_path, data, **{"steps": 1, **other})
 
 
 def test_nothing_held_out_is_learnt_from(data, tmp_path):

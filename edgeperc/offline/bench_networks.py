@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeperc.bench.sam_worker import card_of, serve
+from edgeperc.bench.sam_worker import KEEP_SHARE, card_of, serve, windows_at_share
 from edgeperc.offline.export import one_thread, to_toml
 from edgeperc.offline.export_efficient import (
     _routing_parts,
@@ -99,13 +99,11 @@ def _parts(kind: str, net: Sam | Sam2) -> Iterator[Part]:
         if part.role != "encoder":
             yield part
     embedding = torch.randn(1, net.config.width, net.config.grid, net.config.grid)
-    yield retrieval_part(net, table, embedding, keep_share=0.05)
+    yield retrieval_part(net, table, embedding, keep_share=KEEP_SHARE)
 
 
 def _at_share(part: Part, net: Sam2) -> Part:
     """The middle with as many windows as the bench runs it with, to count its operations."""
-    from edgeperc.bench.sam_worker import windows_at_share
-
     route = route_of(net.config)
     count = windows_at_share(route.windows)
     size, width = route.window, 4 * net.config.embed

@@ -62,36 +62,12 @@ def next_click(
     return Click(x=x, y=y)
 
 
-def clicks_on(truth: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """First clicks (B, 2) xy on masks (B, H, W), none of them empty; the centres of pixels."""
-    return np.array([first_click(mask).point for mask in truth], np.float32).reshape(-1, 2)
-
-
-def corrections(
-    truth: NDArray[np.bool_], answer: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Next clicks (B, 2) xy and their labels (B,), 1 or 0, for masks (B, H, W); centres of pixels.
-
-    Where nothing is wrong it is the first click again, and on an empty truth a 0 in the middle.
-    """
-    found = [next_click(t, a) or _affirmed(t) for t, a in zip(truth, answer, strict=True)]
-    points = np.array([c.point for c in found], np.float32).reshape(-1, 2)
-    return points, np.array([c.foreground for c in found], np.float32)
-
-
 def box_of(mask: Mask) -> NDArray[np.float32]:
     """The tight box (4,) xyxy px of a mask (H, W) that is not empty; x1, y1 are outer edges."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(columns):
         raise ValueError("an empty mask has no box")
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-
-
-def _affirmed(truth: Mask) -> Click:
-    if truth.any():
-        return first_click(truth)
-    height, width = truth.shape
-    return Click(x=width // 2, y=height // 2, foreground=False)
 
 
 def _middle(region: Mask, given: Sequence[Click]) -> tuple[int, int, float]:

@@ -35,6 +35,18 @@ def first_prompt(truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
     return torch.where(is_click[:, None, None], clicked, boxed), labels, is_click
 
 
+def click_prompt(truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One click somewhere on each object (B, S, S) bool: points (B, 2, 2), labels (B, 2)."""
+    where = drawn(truth, generator)[:, None] - HALF_PX
+    return _padded(where), torch.tensor([FOREGROUND, PADDING]).repeat(len(truth), 1)
+
+
+def box_prompt(truth: Tensor) -> tuple[Tensor, Tensor]:
+    """The tight box of each object (B, S, S) bool: points (B, 3, 2), labels (B, 3)."""
+    corners = boxes(truth).view(-1, 2, 2) - HALF_PX
+    return _padded(corners), torch.tensor([*CORNERS, PADDING]).repeat(len(truth), 1)
+
+
 def no_prompt(count: int) -> tuple[Tensor, Tensor]:
     """What a tracked object is decoded with: padding alone."""
     return torch.zeros(count, 2, 2), torch.full((count, 2), PADDING)
@@ -82,6 +94,10 @@ def boxes(masks: Tensor) -> Tensor:
     last_x = columns.shape[1] - columns.flip(1).argmax(1)
     last_y = rows.shape[1] - rows.flip(1).argmax(1)
     return torch.stack([first_x, first_y, last_x, last_y], 1).float()
+
+
+def _padded(points: Tensor) -> Tensor:
+    return torch.cat([points, torch.zeros(len(points), 1, 2)], 1)
 
 
 def _loose(tight: Tensor, generator: torch.Generator, side_px: int) -> Tensor:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
 from edgeperc.offline.drawn_prompts import (
-    HALF_PX,
-    boxes,
+    box_prompt,
+    click_prompt,
     correction,
-    drawn,
     first_prompt,
     no_prompt,
 )
@@ -215,16 +214,19 @@ def validate_prompting(
         clip = held_out.clips(np.random.default_rng((7, seed)), count=1, frames=1, objects=6)[0]
         features = net.encode(as_tensor(clip.pictures))
         truth = torch.from_numpy(clip.masks[:, 0])
-        for is_click, scores in ((True, click), (False, box)):
-            points, labels, many = _exact_prompt(truth, is_click, generator)
-            masks = Episode(net, features, [clip]).track(points, labels, many)
+        many = torch.ones(len(truth), dtype=torch.bool)
+        for prompt, is_click, scores in (
+            (click_prompt(truth, generator), many, click),
+            (box_prompt(truth), ~many, box),
+        ):
+            masks = Episode(net, features, [clip]).track(*prompt, is_click)
             scores.extend(_ious(masks[0], truth))
     for seed in range(clips):
         clip = held_out.clips(np.random.default_rng((8, seed)), count=1, frames=8, objects=2)[0]
         features = net.encode(as_tensor(clip.pictures))
         truth = torch.from_numpy(clip.masks)
-        points, labels, many = _exact_prompt(truth[:, 0], False, generator)
-        masks = Episode(net, features, [clip]).track(points, labels, many)
+        is_click = torch.zeros(len(truth), dtype=torch.bool)
+        masks = Episode(net, features, [clip]).track(*box_prompt(truth[:, 0]), is_click)
         for t, mask in enumerate(masks[1:], start=1):
             track += _ious(mask, truth[:, t])
     return PromptScores(
@@ -238,21 +240,6 @@ def as_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """(B, S, S, 3) uint8 RGB as the network eats it."""
     values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
     return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-
-
-def _exact_prompt(
-    truth: Tensor, is_click: bool, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One click, or a tight box; and whether it is a click."""
-    count = len(truth)
-    nothing = torch.zeros(count, 1, 2)
-    if is_click:
-        where = drawn(truth, generator)[:, None] - HALF_PX
-        labels = torch.tensor([1.0, -1.0]).repeat(count, 1)
-        return torch.cat([where, nothing], 1), labels, torch.ones(count, dtype=torch.bool)
-    corners = boxes(truth).view(count, 2, 2) - HALF_PX
-    labels = torch.tensor([2.0, 3.0, -1.0]).repeat(count, 1)
-    return torch.cat([corners, nothing], 1), labels, torch.zeros(count, dtype=torch.bool)
 
 
 def _ious(logits: Tensor, truth: Tensor) -> list[float]:

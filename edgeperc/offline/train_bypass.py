@@ -26,10 +26,9 @@ from torch import Tensor
 from edgeperc.errors import ConfigError
 from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
-from edgeperc.offline.drawn_prompts import boxes, no_prompt
+from edgeperc.offline.drawn_prompts import box_prompt, no_prompt
 from edgeperc.offline.export_prompt import load_net
 from edgeperc.offline.nets.efficient import Bypass, Routed, SaliencyTaps, bypass_of
-from edgeperc.offline.nets.prompt_encoder import PADDING
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2
 from edgeperc.offline.prompting_task import as_tensor
 from edgeperc.offline.train import progress_bar, save_state
@@ -244,10 +243,8 @@ def as_seam(decoded: Decoded, saliency: Tensor) -> seam.Decoded:
 
 def _prompted(net: Sam2, now: Features, clip: Clip) -> Decoded:
     """The answer to the box around the clip's first object."""
-    corners = boxes(torch.from_numpy(clip.masks[:1, 0])).view(1, 2, 2)
-    points = torch.cat([corners, torch.zeros(1, 1, 2)], 1)
-    labels = torch.tensor([[2.0, 3.0, PADDING]])
-    return net.decode(net.without_memory(now.embedding), now.high, points, labels)
+    prompt = box_prompt(torch.from_numpy(clip.masks[:1, 0]))
+    return net.decode(net.without_memory(now.embedding), now.high, *prompt)
 
 
 @torch.no_grad()

@@ -82,8 +82,7 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     source = ClipData(data, side_px=settings.network.picture_px, cache=out_dir / "cache")
     task = PromptingTask(settings.network, source, settings.load, seed)
-    # The number of steps may be changed in mid-run: it is no part of what a run is.
-    identity = {"name": name, "seed": seed, "network": repr(settings.network)}
+    identity = {"name": name, "seed": seed, "settings": repr(settings)}
     run = TrainingRun(task, identity, out_dir / "checkpoint.pt", settings.pace)
     weights = out_dir / "weights.pt"
 

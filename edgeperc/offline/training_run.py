@@ -141,7 +141,7 @@ def schedule(step: int, pace: Pace) -> float:
 
 
 def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; biases, norms and embeddings of one row do not."""
+    """What has two axes or more decays; biases and norms do not."""
     learnt = [p for p in net.parameters() if p.requires_grad]
     return [
         {"params": [p for p in learnt if p.ndim > 1], "weight_decay": decay},

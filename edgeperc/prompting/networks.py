@@ -25,6 +25,13 @@ from edgeperc.prompting.seam import F32, Decoded, Features, Wish
 
 Shapes: TypeAlias = Mapping[str, tuple[int | str, ...]]
 
+_ADAPTER = "train one: edgeperc train bypass, and export it; or leave window_routing off"
+_MISSING = {
+    **dict.fromkeys(("encoder_head", "encoder_middle", "encoder_tail"), _ADAPTER),
+    "memory_retrieval": "export the model again, or keep all: memory_keep_share = 1.0",
+}
+"""What to do for a file that not every model has."""
+
 STRIDE_PX = 16
 """Network px in a place of the grid."""
 
@@ -95,7 +102,7 @@ class Network:
         if path is None:
             raise ModelError(
                 f"model '{self.model.card.name}' has no file of role '{self.role}'",
-                hint='export it again; following objects needs a card of kind "video"',
+                hint=_MISSING.get(self.role, 'export it again, from a card of kind "video"'),
             )
         self.session = Session(path, threads=self.threads)
 
