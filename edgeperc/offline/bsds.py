@@ -17,8 +17,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeperc.drivers.formats.pictures import read_picture
 from edgeperc.errors import DataError
-from edgeperc.offline.shelf import Shelf, read_picture, same_size, stems
+from edgeperc.offline.shelf import Shelf, same_size, stems
 
 Split: TypeAlias = Literal["train", "val", "test"]
 HELD_OUT: Split = "val"

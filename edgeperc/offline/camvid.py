@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeperc.drivers.formats.pictures import read_picture
 from edgeperc.errors import DataError
 from edgeperc.offline.samples import IGNORE
-from edgeperc.offline.shelf import Shelf, read_grey, read_picture, same_size, stems
+from edgeperc.offline.shelf import Shelf, read_grey, same_size, stems
 
 Split: TypeAlias = Literal["train", "val", "test"]
 HELD_OUT: Split = "val"

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc import masks as run_lengths
+from edgeperc.drivers.formats.pictures import read_picture
 from edgeperc.errors import DataError
 from edgeperc.masks import Rle
-from edgeperc.offline.shelf import read_picture
 
 _FINER = 5
 """Polygons are drawn on a grid so much finer than the pixels."""

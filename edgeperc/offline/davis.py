@@ -18,8 +18,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeperc.drivers.formats.pictures import read_picture
 from edgeperc.errors import DataError
-from edgeperc.offline.shelf import Shelf, read_picture, same_size, stems
+from edgeperc.offline.shelf import Shelf, same_size, stems
 from edgeperc.palette import read_numbers
 
 Split: TypeAlias = Literal["train", "held-out", "all"]

@@ -59,15 +59,9 @@ def stems(folder: Path, *suffixes: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB. Raises DataError for a file that is missing or no picture."""
-    pixels: Any = _decoded(path, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(pixels[:, :, ::-1])
-
-
 def read_grey(path: Path) -> NDArray[np.uint8]:
     """(H, W) uint8 as stored, of a file that has one channel of 8 bits. Raises DataError."""
-    pixels: Any = _decoded(path, cv2.IMREAD_UNCHANGED)
+    pixels: Any = _decoded(path)
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise DataError(f"{path}: not one channel of 8 bits")
     return np.asarray(pixels)
@@ -80,12 +74,12 @@ def same_size(path: Path, labels: NDArray[Any], picture: NDArray[Any]) -> None:
         raise DataError(f"{path}: {width} × {height} px, its picture has {wide} × {high} px")
 
 
-def _decoded(path: Path, how: int) -> Any:
+def _decoded(path: Path) -> Any:
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    pixels: Any = cv2.imdecode(content, how) if content.size else None
+    pixels: Any = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if pixels is None:
         raise DataError(f"{path}: not a picture, or a damaged one")
     return pixels
