@@ -1,0 +1,1 @@
+"""Trained networks to 8 bits and fewer: sites, quantizers, ordered passes, and a ledger."""

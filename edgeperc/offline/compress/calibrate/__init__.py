@@ -1,0 +1,1 @@
+"""What networks are looked at with before they are quantized."""
