@@ -1,0 +1,1 @@
+"""What moves quantized values until the network errs less."""

@@ -1,0 +1,1 @@
+"""What changes weights in full precision and leaves every output as it was."""
