@@ -27,7 +27,6 @@ from edgeperc.offline.clips import (
 )
 from edgeperc.offline.davis import open_davis
 from edgeperc.offline.sights import WIDE, cached_sights
-from edgeperc.offline.teacher import Teacher
 
 Source: TypeAlias = Stills | Videos
 TRAINING_AVENUES, HELD_OUT_AVENUES = range(11_000, 11_006), range(21_000, 21_001)
@@ -60,7 +59,7 @@ class Mixture:
         clip = source.draw(rng, frames=frames, side_px=self._side_px, objects=objects)
         if clip is None:
             return None
-        chance = PASTE if frames > 1 else PASTE / 3
+        chance = PASTE if frames > 1 else PASTE / 2
         for share, follow in ((chance, True), (HIDE, False)):
             cutout = self._cutout(rng) if rng.random() < share else None
             if cutout is not None:
@@ -76,7 +75,7 @@ class Mixture:
 
 
 class ClipData:
-    """Training and held-out mixtures of a data folder, and a teacher if its file is there.
+    """Training and held-out mixtures of a data folder, and a detector's file if it is there.
 
     folder: with any of bsds500, camvid, davis and models/yolox_nano.onnx. cache: for pictures of
     the twin. Raises DataError for files that are there and damaged.
@@ -85,8 +84,8 @@ class ClipData:
     def __init__(self, folder: Path, *, side_px: int, cache: Path) -> None:
         self.training = _mixture(folder, cache, side_px, training=True)
         self.held_out = _mixture(folder, cache, side_px, training=False)
-        teacher = folder / "models" / "yolox_nano.onnx"
-        self.teacher = Teacher(teacher) if teacher.is_file() else None
+        detector = folder / "models" / "yolox_nano.onnx"
+        self.detector = detector if detector.is_file() else None
 
 
 def _mixture(folder: Path, cache: Path, side_px: int, *, training: bool) -> Mixture:
@@ -99,6 +98,7 @@ def _mixture(folder: Path, cache: Path, side_px: int, *, training: bool) -> Mixt
     if (folder / "davis").is_dir():
         videos.append((_davis(folder / "davis", training=training), 0.45))
     videos += [(source, share * 0.55) for source, share in stills]
+    stills += [(source, share / 3) for source, share in videos[:1] if isinstance(source, Videos)]
     return Mixture(stills, videos, side_px)
 
 

@@ -80,9 +80,11 @@ def correction(
 
 def drawn(masks: Tensor, generator: torch.Generator) -> Tensor:
     """A point (B, 2) xy px in each mask (B, H, W) bool, anywhere with equal chance."""
-    weights = masks.flatten(1).float()
-    weights = weights + (weights.sum(1, keepdim=True) == 0)
-    index = torch.multinomial(weights, 1, generator=generator)[:, 0]
+    inside = masks.flatten(1)
+    inside = inside | ~inside.any(1, keepdim=True)
+    passed = inside.cumsum(1, dtype=torch.int32)
+    wanted = torch.rand(len(masks), 1, generator=generator) * passed[:, -1:]
+    index = torch.searchsorted(passed, wanted.int(), right=True)[:, 0]
     width = masks.shape[-1]
     return torch.stack([index % width, index // width], 1).float() + 0.5
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeperc.offline.clip_data import ClipData, Mixture
 from edgeperc.offline.clips import Clip
+from edgeperc.offline.detector_start import start_from_detector
 from edgeperc.offline.drawn_prompts import (
     box_prompt,
     click_prompt,
@@ -64,7 +65,7 @@ class PromptScores:
 
 
 class PromptingTask(nn.Module):
-    """The network, what a step of it costs, and the head that imitates the teacher's features."""
+    """The network and what a step of it costs; begins with a detector's pyramid if there is one."""
 
     def __init__(self, network: Sam2Config, source: ClipData, load: Load, seed: int) -> None:
         super().__init__()
@@ -74,11 +75,9 @@ class PromptingTask(nn.Module):
             if isinstance(module, Attention):  # its gradient is twice as fast as the fused one's
                 module.written_out = True
         start_alike(self.net)
-        self._trunk: list[Tensor] = []
-        self.imitate: nn.Module | None = None
-        if source.teacher:
-            self.imitate = nn.Conv2d(4 * network.embed, source.teacher.channels, 1)
-            self.net.image_encoder.trunk.register_forward_hook(self._remember)
+        if network.pyramid and source.detector:
+            pyramid = self.net.image_encoder.trunk.pyramid
+            start_from_detector(pyramid, source.detector, MEAN, STD)
 
     def loss(self, step: int) -> Tensor:
         """What to learn from in step `step`."""
@@ -98,15 +97,7 @@ class PromptingTask(nn.Module):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = self.net.encode(as_tensor(pictures))
         episode = Episode(self.net, features, clips)
-        loss = episode.loss(generator, corrections=load.corrections)
-        if frames == 1 and self.imitate is not None and self._source.teacher:
-            target = torch.from_numpy(self._source.teacher(pictures))
-            imitated: Tensor = self.imitate(self._trunk[-1].float())
-            loss = loss + F.smooth_l1_loss(imitated, target)
-        return loss
-
-    def _remember(self, _module: nn.Module, _inputs: object, outputs: list[Tensor]) -> None:
-        self._trunk = [outputs[2]]  # stride 16
+        return episode.loss(generator, corrections=load.corrections)
 
 
 @torch.no_grad()

@@ -2,9 +2,9 @@
 
     train("promptable", Path("out/promptable"), data=Path("../shared/data"), seed=0)
 
-Steps take turns: stills with many objects, each prompted and then corrected; clips in which what
-was prompted in the first picture is tracked. A detector that lies with the data, if it does, lends
-its features as a further target.
+Stills with many objects, each prompted and then corrected; later, by turns, clips in which what was
+prompted in the first picture is tracked. The convolutions beside the trunk begin as those of a
+detector, if one lies with the data, and learn more slowly than the rest.
 """
 
 from __future__ import annotations
@@ -25,25 +25,28 @@ from edgeperc.offline.training_run import Pace, TrainingRun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A network, how fast it learns, and how much each step looks at."""
+    """A network, how fast it learns, and how much each step looks at. slow: the pyramid's share of
+    the learning rate.
+    """
 
     network: Sam2Config
     pace: Pace
     load: Load
+    slow: float = 0.2
 
 
 SETTINGS = {
     "promptable": Settings(
         network=PROMPTABLE,
-        load=Load(),
+        load=Load(first_clip=1300),
         pace=Pace(
-            steps=3300,
+            steps=4400,
             rate=6e-4,
             decay=0.05,
             warm_up_steps=100,
             average=0.998,
             checkpoint_every=100,
-            validate_every=700,
+            validate_every=1000,
         ),
     )
 }
@@ -83,7 +86,8 @@ def train(
     source = ClipData(data, side_px=settings.network.picture_px, cache=out_dir / "cache")
     task = PromptingTask(settings.network, source, settings.load, seed)
     identity = {"name": name, "seed": seed, "settings": repr(settings)}
-    run = TrainingRun(task, identity, out_dir / "checkpoint.pt", settings.pace)
+    slow = {".pyramid.": settings.slow} if source.detector else None
+    run = TrainingRun(task, identity, out_dir / "checkpoint.pt", settings.pace, slow=slow)
     weights = out_dir / "weights.pt"
 
     def keep() -> PromptScores:

@@ -46,14 +46,23 @@ class Pace:
 class TrainingRun:
     """A network and its optimiser in mid-training.
 
+    slow: factors of the rate, by a part of the parameters' names, for what has learned already.
     identity: what must be equal for a checkpoint at `path` to be this run's; plain values.
     """
 
-    def __init__(self, net: nn.Module, identity: Mapping[str, Any], path: Path, pace: Pace) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        identity: Mapping[str, Any],
+        path: Path,
+        pace: Pace,
+        *,
+        slow: Mapping[str, float] | None = None,
+    ) -> None:
         self.net, self.pace = net, pace
         self._identity, self._path = dict(identity), path
         self._learnt = [p for p in net.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(_groups(net, pace.decay), lr=pace.rate)
+        self._optimiser = torch.optim.AdamW(_groups(net, pace.decay, slow or {}), lr=pace.rate)
         self._mean = [p.detach().clone() for p in self._learnt] if pace.average else []
         self.step, self.seconds = 0, 0.0
 
@@ -120,7 +129,7 @@ class TrainingRun:
     def _advance(self, loss: Tensor) -> float:
         pace = self.pace
         for group in self._optimiser.param_groups:
-            group["lr"] = pace.rate * schedule(self.step, pace)
+            group["lr"] = group["factor"] * pace.rate * schedule(self.step, pace)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._learnt, pace.clip_norm)
@@ -140,10 +149,15 @@ def schedule(step: int, pace: Pace) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * left)))
 
 
-def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """What has two axes or more decays; biases and norms do not."""
-    learnt = [p for p in net.parameters() if p.requires_grad]
+def _groups(net: nn.Module, decay: float, slow: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What has two axes or more decays; biases and norms do not, nor what is `slow`."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in net.named_parameters():
+        factor = next((f for part, f in slow.items() if part in name), 1.0)
+        if p.requires_grad:
+            key = (factor, decay if p.ndim > 1 and factor == 1 else 0.0)
+            groups.setdefault(key, []).append(p)
     return [
-        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay, "factor": factor}
+        for (factor, decay), params in groups.items()
     ]

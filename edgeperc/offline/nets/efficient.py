@@ -114,10 +114,10 @@ class Head(nn.Module):
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """picture: (B, 3, S, S). Returns tokens (B, g, g, C), high0 and high1 as in Features."""
-        x = self.trunk.embed(picture)
+        x, beside = self.trunk.embed(picture)
         stages = []
         for index in range(self.first):
-            x = self.trunk.blocks[index](x)
+            x = self.trunk.block(index, x, beside)
             if index in self.trunk.stage_ends:
                 stages.append(x.permute(0, 3, 1, 2))
         fine, middle = stages

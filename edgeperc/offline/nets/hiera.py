@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgeperc.offline.nets.mask_decoder import Mlp
 from edgeperc.offline.nets.prompt_encoder import LayerNorm2d
+from edgeperc.offline.nets.pyramid import WIDTHS, Pyramid
 from edgeperc.offline.nets.taps import Attention, join_heads, split_heads
 
 EPS = 1e-6
@@ -145,7 +146,8 @@ class Stem(nn.Module):
 class Hiera(nn.Module):
     """The trunk: patches with their place, then the blocks of all stages in one list.
 
-    `stage_ends` are the last blocks of the stages.
+    `stage_ends` are the last blocks of the stages. pyramid: convolutions beside it, whose maps are
+    added to what the first three stages work on.
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class Hiera(nn.Module):
         background_px: tuple[int, int],
         q_pool_stages: int = 3,
         stem: tuple[int, ...] = (),
+        pyramid: bool = False,
     ) -> None:
         super().__init__()
         self.side = picture_px // 4
@@ -182,10 +185,17 @@ class Hiera(nn.Module):
                         pooled=index == 0 and 0 < stage <= q_pool_stages,
                     )
                 )
+        self.joined_after = tuple(end + 1 for end in self.stage_ends[:2])
         self.folded: Tensor | None = None
         self.apply(_small_weights)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.pos_embed_window, std=0.02)
+        if pyramid:
+            self.pyramid = Pyramid()
+            into = (*self.widths[:3], self.widths[2])
+            self.joins = nn.ModuleList(
+                nn.Conv2d(*pair, 1) for pair in zip(WIDTHS, into, strict=True)
+            )
 
     def position(self) -> Tensor:
         """Where each patch is, (1, S/4, S/4, embed): a stretched background and tiled windows."""
@@ -201,16 +211,31 @@ class Hiera(nn.Module):
         """Keep the position as a constant, for an export; training goes on without."""
         self.folded = self.position().detach().contiguous()
 
-    def embed(self, picture: Tensor) -> Tensor:
-        """What the first block takes: (B, 3, S, S) to (B, S/4, S/4, embed)."""
-        return cast(Tensor, self.patch_embed(picture)) + self.position()
+    def embed(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the blocks take. picture: (B, 3, S, S). Returns tokens (B, S/4, S/4, embed) and what
+        `block` is to be given beside them: maps of the pyramid, none without one.
+        """
+        x = cast(Tensor, self.patch_embed(picture)) + self.position()
+        if not hasattr(self, "pyramid"):
+            return x, []
+        maps = [join(m) for join, m in zip(self.joins, self.pyramid(picture), strict=True)]
+        coarse = F.interpolate(maps[3], scale_factor=2.0, mode="nearest")
+        fine, *others = (m.permute(0, 2, 3, 1) for m in (*maps[:2], maps[2] + coarse))
+        return x + fine, others
+
+    def block(self, index: int, x: Tensor, beside: list[Tensor]) -> Tensor:
+        """One block, and the map of the pyramid that comes in behind it. x: (B, H, W, C)."""
+        x = self.blocks[index](x)
+        if beside and index in self.joined_after:
+            x = x + beside[self.joined_after.index(index)]
+        return x
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         """picture: (B, 3, S, S). Returns each stage's features, (B, C, H, W), the finest first."""
-        x = self.embed(picture)
+        x, beside = self.embed(picture)
         out = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
+        for index in range(len(self.blocks)):
+            x = self.block(index, x, beside)
             if index in self.stage_ends:
                 out.append(x.permute(0, 3, 1, 2))
         return out

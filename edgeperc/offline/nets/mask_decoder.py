@@ -166,7 +166,8 @@ class MaskDecoder(nn.Module):
     """The decoder of SAM (version 1) or of SAM 2 and 2.1 (version 2).
 
     SAM 2's has a token that tells whether the object is there, takes finer features in as it
-    enlarges the picture, and predicts an IoU between 0 and 1.
+    enlarges the picture, and predicts an IoU between 0 and 1. refine: two convolutions over the
+    enlarged picture, which Meta's do not have.
     """
 
     def __init__(
@@ -177,9 +178,16 @@ class MaskDecoder(nn.Module):
         feed_forward: int = 2048,
         iou_hidden: int = 256,
         version: Literal[1, 2],
+        refine: bool = False,
     ) -> None:
         super().__init__()
         self.version = version
+        if refine:
+            self.refine = nn.Sequential(
+                nn.Conv2d(width // 8, width // 4, 3, padding=1),
+                nn.GELU(),
+                nn.Conv2d(width // 4, width // 8, 3, padding=1),
+            )
         self.transformer = TwoWayTransformer(width, heads, feed_forward, version)
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(MASKS, width)
@@ -225,6 +233,8 @@ class MaskDecoder(nn.Module):
         tokens = tokens[:, :count]
         mask_tokens = tokens[:, -MASKS:]
         large = self._enlarge(_as_picture(seen), high)
+        if hasattr(self, "refine"):
+            large = large + self.refine(large)
         return Masks(
             self._masks(mask_tokens, large),
             self.iou_prediction_head(tokens[:, -MASKS - 1]),

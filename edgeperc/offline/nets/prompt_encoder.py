@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeperc.offline.nets.prompt_maps import PromptMaps
+
 PADDING = -1.0
 """Label of the point that says "no more prompts", which Meta's networks learned with."""
 
@@ -68,9 +70,13 @@ class PositionEncoding(nn.Module):
 class PromptEncoder(nn.Module):
     """Points and box corners as tokens, a mask as a picture of features."""
 
-    def __init__(self, *, width: int, picture_px: int, mask_channels: int = 16) -> None:
+    def __init__(
+        self, *, width: int, picture_px: int, mask_channels: int = 16, maps: bool = False
+    ) -> None:
         super().__init__()
         self.picture_px = picture_px
+        if maps:
+            self.maps = PromptMaps(width)
         self.pe_layer = PositionEncoding(width)
         self.point_embeddings = nn.ModuleList([nn.Embedding(1, width) for _ in range(4)])
         self.not_a_point_embed = nn.Embedding(1, width)

@@ -1,4 +1,4 @@
-"""Our own small promptable network: SAM 2's parts, a quarter of its picture's side."""
+"""Our own small promptable network: SAM 2's parts at 256 px, and two that help it learn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ PROMPTABLE = Sam2Config(
     name="promptable",
     picture_px=256,
     stem=(24, 32),
+    pyramid=True,
+    prompt_maps=True,
     embed=32,
     heads=1,
-    stages=(1, 2, 8, 1),
-    global_blocks=(6, 10),
+    stages=(1, 2, 6, 1),
+    global_blocks=(5, 8),
     windows=(8, 4, 4, 8),
     background_px=(8, 8),
     width=128,

@@ -39,6 +39,7 @@ class Sam2Config:
     stages: blocks of each; global_blocks: which of all look at the whole picture; windows: side in
     tokens of each stage's windows; background_px: size of the learned background of the position.
     stem: () for Meta's patches, else the widths of two convolutions, the last equal to embed.
+    pyramid, prompt_maps: parts that Meta's networks do not have, see `Pyramid` and `PromptMaps`.
     width: of neck, decoder and memory attention. memory_width: of what is kept. memory_frames: how
     many are looked back to, the prompted one among them. version_21: SAM 2.1's three additions.
     """
@@ -53,6 +54,8 @@ class Sam2Config:
     background_px: tuple[int, int] = (7, 7)
     q_pool_stages: int = 3
     stem: tuple[int, ...] = ()
+    pyramid: bool = False
+    prompt_maps: bool = False
     width: int = 256
     memory_width: int = 64
     memory_layers: int = 4
@@ -178,15 +181,19 @@ class Sam2(nn.Module):
             background_px=config.background_px,
             q_pool_stages=config.q_pool_stages,
             stem=config.stem,
+            pyramid=config.pyramid,
         )
         self.image_encoder = ImageEncoder(trunk, width)
-        self.sam_prompt_encoder = PromptEncoder(width=width, picture_px=config.picture_px)
+        self.sam_prompt_encoder = PromptEncoder(
+            width=width, picture_px=config.picture_px, maps=config.prompt_maps
+        )
         self.sam_mask_decoder = MaskDecoder(
             width=width,
             heads=config.decoder_heads,
             feed_forward=config.decoder_feed_forward,
             iou_hidden=config.iou_hidden,
             version=2,
+            refine=config.prompt_maps,
         )
         self.memory_attention = MemoryAttention(
             width=width,
@@ -246,6 +253,8 @@ class Sam2(nn.Module):
         """
         prompts = self.sam_prompt_encoder
         bias = absent_bias(labels, embedding.dtype) if token_bias is None else token_bias
+        if self.config.prompt_maps:
+            embedding, high = prompts.maps(embedding, high, points, labels)
         masks = self.sam_mask_decoder(
             embedding + prompts.dense(mask_input, has_mask),
             prompts.pe_layer.grid(self.config.grid),
