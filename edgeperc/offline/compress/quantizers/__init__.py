@@ -73,3 +73,9 @@ def make(name: str, *, use: Use, bits: int | None = None, axis: int | None = Non
     along = (0 if axis is None else axis) if rest[2] else None
     search: Any = rest[3] or "mse"
     return FACTORIES[family](Spec(bits=count, use=use, axis=along, search=search))
+
+
+def with_bits(name: str, bits: int) -> str:
+    """The same name with another number of bits; "none" stays as it is."""
+    family = max((each for each in FACTORIES if name.startswith(each)), key=len, default=None)
+    return name if family is None else family + re.sub(r"^\d*", str(bits), name[len(family) :])
