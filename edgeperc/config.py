@@ -176,14 +176,31 @@ class PromptOptions(Strict, frozen=True, kw_only=True):
     memory_keep_share: Share | None = None
 
 
+ProviderName = Literal["tensorrt", "cuda", "openvino", "cpu"]
+
+
+class ProviderTable(Strict, frozen=True, kw_only=True):
+    """One of `providers`, with more than its name.
+
+    device: of openvino. precision: what floats are computed in, "bf16" only by openvino, "f16" by
+    openvino and tensorrt, "int8" by tensorrt for networks that were compressed so.
+    """
+
+    name: ProviderName
+    device: Literal["CPU", "GPU", "NPU"] = "CPU"
+    precision: Literal["f32", "f16", "bf16", "int8"] = "f32"
+
+
 class PipelineTable(Strict, frozen=True, kw_only=True):
     """[[pipelines]]: which model looks at which sensor.
 
     window_us / window_events replace the card's own window. rate_hz: at most so many packets a
     second are answered, the others are passed over; for the pipeline of a steered camera it is the
     rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
-    onnxruntime. detect: which boxes count, instead of what the card says. prompt: what a promptable
-    model follows, and for how many.
+    onnxruntime. providers: of onnxruntime, by name or as a table, and then not the spike-driven
+    engine: the first must run the network, the next take what it cannot; without "cpu", nothing may
+    be left to the processor. None named: the best that starts. detect: which boxes count, instead
+    of what the card says. prompt: what a promptable model follows, and for how many.
     """
 
     name: str
@@ -194,6 +211,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     rate_hz: Rate | None = None
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
+    providers: tuple[ProviderName | ProviderTable, ...] = ()
     detect: DetectOptions = DetectOptions()
     prompt: PromptOptions = PromptOptions()
 

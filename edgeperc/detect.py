@@ -22,6 +22,7 @@ from edgeperc.infer import Session
 from edgeperc.packet import Frame, Packet
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
+from edgeperc.providers import Providers
 from edgeperc.result import Detections, ModelRef, Timings
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Detector:
         model: ModelFolder,
         *,
         threads: int = 1,
+        providers: Providers = (),
         score: float | None = None,
         iou: float | None = None,
         tile_px: Sequence[int] | None = None,
@@ -66,13 +68,14 @@ class Detector:
         self.overlap = _first(overlap, table.overlap, OVERLAP)
         self._card, self._decoder = card, DECODERS[table.decode]
         self._picture = Picture(card.input)
-        self._session = Session(network, threads=threads)
+        self._session = Session(network, threads=threads, providers=providers)
         self._views: tuple[tuple[int, ...], NDArray[np.int64]] = ((), np.empty((0, 4), np.int64))
         self.ref = ModelRef(
             name=card.name,
             sha256=next(entry.sha256 for entry in card.files if entry.role == "network"),
             engine="onnxruntime",
             provider=self._session.provider,
+            precision=self._session.precision,
         )
         self._warm_up()
 

@@ -77,8 +77,9 @@ def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | D
     if model.card.task == "promptable":
         return open_tracker(model, table)
     if model.card.task == "detection":
-        return Detector(model, threads=table.threads, **msgspec.structs.asdict(table.detect))
-    return Segmenter(model, engine=table.engine, threads=table.threads)
+        options = msgspec.structs.asdict(table.detect)
+        return Detector(model, threads=table.threads, providers=table.providers, **options)
+    return Segmenter(model, engine=table.engine, threads=table.threads, providers=table.providers)
 
 
 def own_time(plan: Plan) -> bool:

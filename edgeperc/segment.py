@@ -8,12 +8,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.errors import ModelError
+from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
 from edgeperc.jit import kernel
 from edgeperc.packet import Events, Frame, Packet, Stamp
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
+from edgeperc.providers import Providers
 from edgeperc.represent import RECIPES, Recipe
 from edgeperc.result import LabelMap, ModelRef, Timings
 from edgeperc.spiking import SpikingEngine
@@ -24,6 +25,7 @@ class Engine(Protocol):
 
     name: str
     provider: str
+    precision: str
 
     def labels(self, tensor: NDArray[np.float32], /) -> NDArray[np.uint8]:
         """tensor: (C, h, w) float32 network input. Returns (h, w) uint8 class indices."""
@@ -40,6 +42,7 @@ class OnnxEngine:
         self._classes = classes
         self._any_stride = any_stride
         self.provider = session.provider
+        self.precision = session.precision
 
     def labels(self, tensor: NDArray[np.float32], /) -> NDArray[np.uint8]:
         """tensor: (C, h, w) float32. Returns (h, w) uint8: the class of the largest logit.
@@ -71,6 +74,7 @@ class Segmenter:
         *,
         engine: Literal["auto", "onnx", "spiking"] = "auto",
         threads: int = 2,
+        providers: Providers = (),
     ) -> None:
         self._card = model.card
         if model.card.task != "semantic":
@@ -81,7 +85,7 @@ class Segmenter:
                 f"model '{model.card.name}': unknown recipe '{model.card.input.represent}'",
                 hint=f"[input] represent is one of {', '.join(sorted(RECIPES))}",
             )
-        self._engine = open_engine(model, engine, threads)
+        self._engine = open_engine(model, engine, threads, providers)
         self._recipe: tuple[tuple[int, int], Recipe] | None = None
         role = "spiking" if isinstance(self._engine, SpikingEngine) else "network"
         self.ref = ModelRef(
@@ -89,6 +93,7 @@ class Segmenter:
             sha256=next(entry.sha256 for entry in model.card.files if entry.role == role),
             engine=self._engine.name,
             provider=self._engine.provider,
+            precision=self._engine.precision,
         )
         self._warm_up()
 
@@ -152,14 +157,26 @@ class Segmenter:
 
 
 def open_engine(
-    model: ModelFolder, wanted: Literal["auto", "onnx", "spiking"], threads: int
+    model: ModelFolder,
+    wanted: Literal["auto", "onnx", "spiking"],
+    threads: int,
+    providers: Providers = (),
 ) -> Engine:
-    """Open the wanted engine on a model's files. Raises ModelError if it cannot run them."""
+    """Open the wanted engine on a model's files. Raises ModelError if it cannot run them.
+
+    providers: where some are named, "auto" is onnxruntime. Raises ConfigError for the spike-driven
+    one with them.
+    """
+    if wanted == "spiking" and providers:
+        raise ConfigError(
+            "providers: are of onnxruntime, not of the spike-driven engine",
+            hint='leave them out, or use engine = "onnx"',
+        )
     network = model.file("network")
     if network is None:
         raise ModelError(f"model '{model.card.name}': its card names no file of role 'network'")
     spiking = model.file("spiking")
-    if wanted != "onnx" and spiking is not None:
+    if wanted != "onnx" and spiking is not None and not providers:
         return SpikingEngine(spiking, threads=threads)
     if wanted == "spiking":
         raise ModelError(
@@ -167,7 +184,7 @@ def open_engine(
             hint='use engine = "onnx", or export the model again',
         )
     return OnnxEngine(
-        Session(network, threads=threads),
+        Session(network, threads=threads, providers=providers),
         classes=len(model.card.classes),
         any_stride=model.card.input.kind == "frame",
     )

@@ -57,7 +57,9 @@ def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
     efficient = Efficient(
         window_routing=options.window_routing, memory_keep_share=options.memory_keep_share
     )
-    video = VideoSession(model, threads=table.threads, efficient=efficient)
+    video = VideoSession(
+        model, threads=table.threads, providers=table.providers, efficient=efficient
+    )
     sessions = Sessions(
         source=table.input,
         max_points=video.max_points,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from edgeperc.cli.answers import (
     tell,
     write,
 )
-from edgeperc.cli.root import AsJson, Seconds, Threads, app
+from edgeperc.cli.root import AsJson, Providers, Seconds, Threads, app
 from edgeperc.cli.say import print_json
 from edgeperc.errors import ConfigError, DataError
 
@@ -87,6 +87,7 @@ def segment(
         float, typer.Option(min=0.0, help="--format polygon: fewer corners, so far off.")
     ] = 0.0,
     threads: Threads = 2,
+    provider: Providers = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment what is pointed at in a picture.
@@ -115,7 +116,7 @@ def segment(
         check_out(out, form)
     picture = read_picture(image)
     console = Console(stderr=as_json)
-    session = ImageSession(places.find_model(model), threads=threads)
+    session = ImageSession(places.find_model(model), threads=threads, providers=provider or ())
     try:
         started_s = time.perf_counter()
         session.look(picture)
@@ -123,7 +124,7 @@ def segment(
         if everything:
             found = _everything(session, picture, grid)
         else:
-            boxes = _Boxes(detector, threads) if detector else None
+            boxes = _Boxes(detector, threads, provider or ()) if detector else None
             found = _asked(session, picture, asked, boxes)
         ended_s = time.perf_counter()
     finally:
@@ -175,6 +176,7 @@ def track(
         float | None, typer.Option(min=0.0, max=1.0, help="Of older frames' tokens; 1 is all.")
     ] = None,
     threads: Threads = 2,
+    provider: Providers = None,
     as_json: AsJson = False,
 ) -> None:
     """Follow what is pointed at through a video or a live camera.
@@ -200,8 +202,10 @@ def track(
     efficient = Efficient(window_routing=window_routing, memory_keep_share=memory_keep_share)
     opened = open_source(source)
     console, report, script = Console(stderr=as_json), Followed(), Script(list(asked))
-    boxes = _Boxes(detector, threads) if detector else None
-    session = VideoSession(places.find_model(model), threads=threads, efficient=efficient)
+    boxes = _Boxes(detector, threads, provider or ()) if detector else None
+    session = VideoSession(
+        places.find_model(model), threads=threads, providers=provider or (), efficient=efficient
+    )
     try:
         video, files = outputs(out, masks)
 
@@ -237,11 +241,11 @@ def track(
 class _Boxes:
     """Prompts from a detector's boxes, and the classes of what it found."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, providers: Sequence[str]) -> None:
         from edgeperc import places
         from edgeperc.detect import Detector
 
-        self._detector = Detector(places.find_model(name), threads=threads)
+        self._detector = Detector(places.find_model(name), threads=threads, providers=providers)
         self.classes: tuple[str, ...] = ()
 
     def prompts(self, image: NDArray[np.uint8], *, after: int = 0) -> dict[int, Any]:

@@ -23,6 +23,10 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads to use.")]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option("--provider", help="Of onnxruntime, e.g. openvino; may be repeated, best first."),
+]
 Seconds = Annotated[float | None, typer.Option(min=0.0, help="Stop after this many seconds.")]
 
 

@@ -39,6 +39,7 @@ from edgeperc.prompting.prompts import Prompt, Tokens, check_all, naming, no_tok
 from edgeperc.prompting.retrieval import open_memory
 from edgeperc.prompting.routing import open_encoder
 from edgeperc.prompting.seam import F32, Decoded, Encoder, Features, Memory, Wish
+from edgeperc.providers import Providers
 from edgeperc.result import Instances, Timings
 
 
@@ -86,7 +87,12 @@ class VideoSession:
     """
 
     def __init__(
-        self, model: ModelFolder, *, threads: int = 2, efficient: Efficient = Efficient()
+        self,
+        model: ModelFolder,
+        *,
+        threads: int = 2,
+        providers: Providers = (),
+        efficient: Efficient = Efficient(),
     ) -> None:
         table = prompt_table(model.card)
         if table.kind != "video":
@@ -94,14 +100,21 @@ class VideoSession:
                 f"model '{model.card.name}' is for single pictures, it cannot follow objects",
                 hint='a model for video says kind = "video" in [prompt] of its card',
             )
-        encoder = open_encoder(model, routing=efficient.window_routing, threads=threads)
+        encoder = open_encoder(
+            model, routing=efficient.window_routing, threads=threads, providers=providers
+        )
         constants, sizes = Constants.of(model, encoder.sizes)
         self._encoder: Encoder = encoder
         self._memory: Memory = open_memory(
-            model, sizes, constants, keep_share=efficient.memory_keep_share, threads=threads
+            model,
+            sizes,
+            constants,
+            keep_share=efficient.memory_keep_share,
+            threads=threads,
+            providers=providers,
         )
-        self._decoder = Decoder(model, sizes, fine=True, threads=threads)
-        self._memory_encoder = MemoryEncoder(model, sizes, threads=threads)
+        self._decoder = Decoder(model, sizes, fine=True, threads=threads, providers=providers)
+        self._memory_encoder = MemoryEncoder(model, sizes, threads=threads, providers=providers)
         self._constants, self._sizes, self._table = constants, sizes, table
         self._no_memory = constants.no_memory.reshape(1, -1, 1, 1)
         self._picture = Picture(model.card.input, smooth=True)
@@ -110,7 +123,7 @@ class VideoSession:
         self._shape: tuple[int, ...] = ()
         self._frame = 0
         self._counts = {"frames": 0, "prompts": 0, "objects_lost": 0}
-        self.ref = reference(model, encoder.provider)
+        self.ref = reference(model, encoder.provider, encoder.precision)
 
     @property
     def objects(self) -> tuple[int, ...]:

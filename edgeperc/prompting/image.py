@@ -18,6 +18,7 @@ from edgeperc.prompting.memory import read_constants
 from edgeperc.prompting.networks import Decoder, DenseEncoder
 from edgeperc.prompting.prompts import Prompt, Tokens, no_tokens, tokens
 from edgeperc.prompting.seam import F32, Decoded, Features, Wish
+from edgeperc.providers import Providers
 from edgeperc.result import ModelRef
 
 LIMIT = 32.0
@@ -44,15 +45,15 @@ class ImageSession:
     do not fit each other.
     """
 
-    def __init__(self, model: ModelFolder, *, threads: int = 2) -> None:
-        self._encoder = DenseEncoder(model, threads=threads)
+    def __init__(self, model: ModelFolder, *, threads: int = 2, providers: Providers = ()) -> None:
+        self._encoder = DenseEncoder(model, threads=threads, providers=providers)
         self._sizes, fine = self._encoder.sizes, self._encoder.fine
-        self._decoder = Decoder(model, self._sizes, fine=fine, threads=threads)
+        self._decoder = Decoder(model, self._sizes, fine=fine, threads=threads, providers=providers)
         self._picture = Picture(model.card.input, smooth=True)
         self._no_memory = no_memory(model, self._sizes.width) if fine else None
         self._features: Features | None = None
         self._picture_px = (0, 0)  # width, height
-        self.ref = reference(model, self._encoder.provider)
+        self.ref = reference(model, self._encoder.provider, self._encoder.precision)
 
     @property
     def max_points(self) -> int:
@@ -181,11 +182,12 @@ def no_memory(model: ModelFolder, width: int) -> F32:
     return held.reshape(1, -1, 1, 1)
 
 
-def reference(model: ModelFolder, provider: str) -> ModelRef:
+def reference(model: ModelFolder, provider: str, precision: str) -> ModelRef:
     """Who answers: the encoder's file stands for all of them."""
     return ModelRef(
         name=model.card.name,
         sha256=next(entry.sha256 for entry in model.card.files if entry.role == "encoder"),
         engine="onnxruntime",
         provider=provider,
+        precision=precision,
     )

@@ -20,6 +20,7 @@ from edgeperc.places import ModelFolder
 from edgeperc.prompting.bank import Bank
 from edgeperc.prompting.networks import Network, Sizes
 from edgeperc.prompting.seam import F32, Features
+from edgeperc.providers import Providers
 
 UNUSED = -1e4
 """Added to the logits of tokens that are not there; its exponential is 0 in float32."""
@@ -106,10 +107,16 @@ class DenseMemory:
     """
 
     def __init__(
-        self, model: ModelFolder, sizes: Sizes, constants: Constants, *, threads: int
+        self,
+        model: ModelFolder,
+        sizes: Sizes,
+        constants: Constants,
+        *,
+        threads: int,
+        providers: Providers = (),
     ) -> None:
         self._sizes, self._constants = sizes, constants
-        self._network = Network(model, "memory_attention", threads)
+        self._network = Network(model, "memory_attention", threads, providers)
         places, width = sizes.grid**2, sizes.memory_width
         count = sizes.frames * places + sizes.pointer_tokens
         self._network.expect(

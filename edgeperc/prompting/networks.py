@@ -22,6 +22,7 @@ from edgeperc.infer import Session
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.prompts import Tokens
 from edgeperc.prompting.seam import F32, Decoded, Features, Wish
+from edgeperc.providers import Providers
 
 Shapes: TypeAlias = Mapping[str, tuple[int | str, ...]]
 
@@ -95,6 +96,7 @@ class Network:
     model: ModelFolder
     role: str
     threads: int
+    providers: Providers = ()
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +106,7 @@ class Network:
                 f"model '{self.model.card.name}' has no file of role '{self.role}'",
                 hint=_MISSING.get(self.role, 'export it again, from a card of kind "video"'),
             )
-        self.session = Session(path, threads=self.threads)
+        self.session = Session(path, threads=self.threads, providers=self.providers)
 
     def expect(self, inputs: Shapes, outputs: Shapes) -> None:
         """Raise ModelError unless these are the inputs, in order, and among the outputs."""
@@ -144,9 +146,9 @@ class Network:
 class DenseEncoder:
     """The image encoder, all of it for every picture. `sizes`: what its file says of the rest."""
 
-    def __init__(self, model: ModelFolder, *, threads: int) -> None:
+    def __init__(self, model: ModelFolder, *, threads: int, providers: Providers = ()) -> None:
         table = prompt_table(model.card)
-        self._network = Network(model, "encoder", threads)
+        self._network = Network(model, "encoder", threads, providers)
         side = table.picture_px
         self._network.expect({"picture": (1, 3, side, side)}, {"embedding": (1, "D", "g", "g")})
         shape = self._network.session.output_shapes["embedding"]
@@ -161,6 +163,7 @@ class DenseEncoder:
             self._network.expect({"picture": (1, 3, side, side)}, self.sizes.high)
         self._frames = 0
         self.provider = self._network.session.provider
+        self.precision = self._network.session.precision
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -182,8 +185,16 @@ class DenseEncoder:
 class Decoder:
     """Prompt encoder and mask decoder."""
 
-    def __init__(self, model: ModelFolder, sizes: Sizes, *, fine: bool, threads: int) -> None:
-        self._network = Network(model, "decoder", threads)
+    def __init__(
+        self,
+        model: ModelFolder,
+        sizes: Sizes,
+        *,
+        fine: bool,
+        threads: int,
+        providers: Providers = (),
+    ) -> None:
+        self._network = Network(model, "decoder", threads, providers)
         count, side = sizes.table.points, sizes.mask
         self._no_mask = np.zeros((1, 1, side, side), np.float32)
         self._has_mask = (np.zeros(1, np.float32), np.ones(1, np.float32))
@@ -233,8 +244,10 @@ class Decoder:
 class MemoryEncoder:
     """A frame and the mask of an object in it, to the tokens that are remembered."""
 
-    def __init__(self, model: ModelFolder, sizes: Sizes, *, threads: int) -> None:
-        self._network = Network(model, "memory_encoder", threads)
+    def __init__(
+        self, model: ModelFolder, sizes: Sizes, *, threads: int, providers: Providers = ()
+    ) -> None:
+        self._network = Network(model, "memory_encoder", threads, providers)
         side, grid = sizes.table.picture_px, sizes.grid
         self._network.expect(
             {

@@ -23,6 +23,7 @@ from edgeperc.prompting.bank import Bank, Remembered
 from edgeperc.prompting.memory import UNUSED, Constants, DenseMemory
 from edgeperc.prompting.networks import Network, Sizes
 from edgeperc.prompting.seam import F32, Features
+from edgeperc.providers import Providers
 
 
 def kept_tokens(keep_share: float, tokens: int) -> int:
@@ -45,9 +46,10 @@ class PrunedMemory:
         *,
         keep_share: float,
         threads: int,
+        providers: Providers = (),
     ) -> None:
         self._sizes, self._constants = sizes, constants
-        self._network = Network(model, "memory_retrieval", threads)
+        self._network = Network(model, "memory_retrieval", threads, providers)
         layers, room, width = self._network.session.input_shapes["older"]
         self._network.expect(
             {
@@ -179,14 +181,17 @@ def open_memory(
     *,
     keep_share: float | None,
     threads: int,
+    providers: Providers = (),
 ) -> DenseMemory | PrunedMemory:
     """The memory of a model. keep_share: of an older frame's tokens, 1 is all; None is as its card
     says.
     """
     share = sizes.table.memory_keep_share if keep_share is None else keep_share
     if share >= 1:
-        return DenseMemory(model, sizes, constants, threads=threads)
-    return PrunedMemory(model, sizes, constants, keep_share=share, threads=threads)
+        return DenseMemory(model, sizes, constants, threads=threads, providers=providers)
+    return PrunedMemory(
+        model, sizes, constants, keep_share=share, threads=threads, providers=providers
+    )
 
 
 def _strongest(scores: F32, count: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from edgeperc.places import ModelFolder
 from edgeperc.prompting.networks import STRIDE_PX, DenseEncoder, Network, Sizes, prompt_table
 from edgeperc.prompting.seam import F32, Features, Wish
 from edgeperc.prompting.windows import choose, merge, partition
+from edgeperc.providers import Providers
 
 CUT, FAST = 0.17, 0.14
 """Another scene: this share of the pixels changed their bin in the histogram of a channel. Fast
@@ -34,7 +35,7 @@ _SAMPLES, _BLOCKS, _BINS = 256, 16, 16
 
 
 class RoutedEncoder:
-    """Encodes what is worth it. `sizes`, `fine`, `provider` as those of DenseEncoder.
+    """Encodes what is worth it. `sizes`, `fine`, `provider`, `precision` as those of DenseEncoder.
 
     buckets: numbers of windows that the middle is run for; it is filled up to the next one with
     windows of nothing. None: any number, as onnxruntime takes it; an engine that is built for few
@@ -44,14 +45,19 @@ class RoutedEncoder:
     fine = True
 
     def __init__(
-        self, model: ModelFolder, *, threads: int, buckets: Sequence[int] | None = None
+        self,
+        model: ModelFolder,
+        *,
+        threads: int,
+        providers: Providers = (),
+        buckets: Sequence[int] | None = None,
     ) -> None:
         table = prompt_table(model.card)
         side = table.picture_px
         self._grid = grid = side // STRIDE_PX
-        self._head = Network(model, "encoder_head", threads)
-        self._middle = Network(model, "encoder_middle", threads)
-        self._tail = Network(model, "encoder_tail", threads)
+        self._head = Network(model, "encoder_head", threads, providers)
+        self._middle = Network(model, "encoder_middle", threads, providers)
+        self._tail = Network(model, "encoder_tail", threads, providers)
         self._head.expect({"picture": (1, 3, side, side)}, {"tokens": (1, grid, grid, "C")})
         self._tail.expect(
             {"tokens": (1, grid, grid, "C"), "chosen": (1, grid, grid, 1)},
@@ -73,6 +79,7 @@ class RoutedEncoder:
         self.sizes = Sizes(table=table, grid=grid, width=embedding[1])
         self._head.expect({"picture": (1, 3, side, side)}, self.sizes.high)
         self.provider = self._head.session.provider
+        self.precision = self._head.session.precision
         self._valid = partition(np.ones((grid, grid, 1), np.float32), self.window)
         self._buckets = sorted(buckets or range(1, len(self._valid) + 1))
         if self._buckets[-1] < len(self._valid):
@@ -136,11 +143,11 @@ class RoutedEncoder:
 
 
 def open_encoder(
-    model: ModelFolder, *, routing: bool | None, threads: int
+    model: ModelFolder, *, routing: bool | None, threads: int, providers: Providers = ()
 ) -> DenseEncoder | RoutedEncoder:
     """The encoder of a model. routing: whether it leaves windows out; None is as its card says."""
     wanted = prompt_table(model.card).window_routing if routing is None else routing
-    return (RoutedEncoder if wanted else DenseEncoder)(model, threads=threads)
+    return (RoutedEncoder if wanted else DenseEncoder)(model, threads=threads, providers=providers)
 
 
 class Glance:

@@ -48,6 +48,7 @@ class SpikingEngine:
 
     name = "spiking"
     provider = "CPU"
+    precision = "fp32"
 
     def __init__(self, path: Path, *, threads: int = 2) -> None:
         net = _read(path)

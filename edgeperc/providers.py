@@ -1,0 +1,146 @@
+"""Which of onnxruntime's providers run a network: their names here, options, and what to install.
+
+wanted = chosen(["openvino", "cpu"])              # as a pipeline's `providers`
+wanted = chosen([ProviderTable(name="openvino", precision="bf16"), "cpu"])
+wanted = chosen(())                               # what this build has, best first
+providers = [(each.execution, each.options(threads=2)) for each in wanted]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import onnxruntime as ort
+
+from edgeperc.config import ProviderName, ProviderTable
+from edgeperc.errors import ConfigError, ModelError
+
+Providers: TypeAlias = Sequence[str | ProviderTable]
+"""Names or tables, first to last. Empty: what this build of onnxruntime has, best first."""
+
+BEST_FIRST: tuple[str, ...] = get_args(ProviderName)
+_EXECUTION = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+_PRECISIONS = {
+    "tensorrt": ("f32", "f16", "int8"),
+    "cuda": ("f32",),
+    "openvino": ("f32", "f16", "bf16"),
+    "cpu": ("f32",),
+}
+_INSTALL = {
+    "tensorrt": "it comes with onnxruntime-gpu in place of onnxruntime, and wants CUDA, TensorRT",
+    "cuda": "it comes with onnxruntime-gpu in place of onnxruntime, and wants CUDA, cuDNN",
+    "openvino": "it comes with onnxruntime-openvino in place of onnxruntime: see docs/openvino.md",
+    "cpu": "every onnxruntime has it; install onnxruntime anew",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One of onnxruntime's providers, with what is asked of it."""
+
+    table: ProviderTable
+
+    @property
+    def execution(self) -> str:
+        """What onnxruntime calls it."""
+        return _EXECUTION[self.table.name]
+
+    @property
+    def install(self) -> str:
+        """What to do where it is not there or does not start."""
+        return _INSTALL[self.table.name]
+
+    @property
+    def precision(self) -> str:
+        """What floats are computed in, as results name it."""
+        return {"f32": "fp32", "f16": "fp16"}.get(self.table.precision, self.table.precision)
+
+    def options(self, *, threads: int) -> dict[str, str]:
+        """Its options in onnxruntime.
+
+        OpenVINO is told the precision whatever it is: on processors that can, it takes bf16 of its
+        own accord. It takes an unknown one without a word, therefore `chosen` knows them all.
+        """
+        if self.table.name == "openvino":
+            device, precision = self.table.device, self.table.precision
+            hints = {device: {"INFERENCE_PRECISION_HINT": precision}}
+            given = {"device_type": device, "load_config": json.dumps(hints)}
+            return {**given, "num_of_threads": str(threads)} if device == "CPU" else given
+        if self.table.name == "tensorrt":
+            return {
+                "trt_fp16_enable": str(self.table.precision != "f32"),
+                "trt_int8_enable": str(self.table.precision == "int8"),
+            }
+        return {}
+
+
+def chosen(providers: Providers) -> list[Provider]:
+    """What an app's `providers` stand for. Raises ConfigError for what cannot be meant, ModelError
+    if this build of onnxruntime has not what is asked for.
+    """
+    there = ort.get_available_providers()
+    if not providers:
+        tables = [ProviderTable(name=name) for name in BEST_FIRST]  # type: ignore[arg-type]
+        return [each for each in map(Provider, tables) if each.execution in there]
+    wanted = [Provider(_table(each)) for each in providers]
+    names = [each.table.name for each in wanted]
+    for number, each in enumerate(wanted):
+        _check(each)
+        if each.table.name in names[:number]:
+            raise ConfigError(f"providers: '{each.table.name}' is there twice")
+        if "cpu" in names[:number]:
+            raise ConfigError(
+                f"providers: '{each.table.name}' comes after 'cpu', which leaves it nothing",
+                hint="put 'cpu' last",
+            )
+        if each.execution not in there:
+            has = ", ".join(name for name, full in _EXECUTION.items() if full in there)
+            raise ModelError(
+                f"provider '{each.table.name}': this onnxruntime ({ort.__version__}) has {has}",
+                hint=each.install,
+            )
+    return wanted
+
+
+def _table(provider: str | ProviderTable) -> ProviderTable:
+    if isinstance(provider, ProviderTable):
+        return provider
+    if provider not in BEST_FIRST:
+        known = ", ".join(BEST_FIRST)
+        raise ConfigError(f"providers: unknown provider '{provider}'", hint=f"known are: {known}")
+    return ProviderTable(name=provider)  # type: ignore[arg-type]
+
+
+def _check(provider: Provider) -> None:
+    table = provider.table
+    if table.precision not in _PRECISIONS[table.name]:
+        can = ", ".join(_PRECISIONS[table.name])
+        raise ConfigError(
+            f"providers: '{table.name}' does not compute in {table.precision}",
+            hint=f"precision is one of: {can}; of an INT8 network, it is that of the rest",
+        )
+    if table.device != "CPU" and table.name != "openvino":
+        raise ConfigError(f"providers: device is for 'openvino', not '{table.name}'")
+    if (table.precision, table.device) == ("bf16", "CPU") and not _cpu_has_bf16():
+        raise ModelError(
+            "provider 'openvino': this processor has no bf16, it would compute in f32",
+            hint='leave precision = "bf16" out',
+        )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether /proc/cpuinfo says so; where there is no such file, nobody knows."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return True
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,290 @@
+"""Sessions of onnxruntime: who runs them, and what they say when it cannot be done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeperc import providers
+from edgeperc.config import ProviderTable
+from edgeperc.errors import ConfigError, ModelError
+from edgeperc.infer import Session
+from edgeperc.providers import Provider, chosen
+
+FULL = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+
+
+def write(path: Path, nodes: list[onnx.NodeProto], *constants: onnx.TensorProto) -> Path:
+    """x and y of open lengths; only x where nobody takes y."""
+    taken = {name for node in nodes for name in node.input}
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"n_{name}"])
+        for name in ("x", "y")
+        if name in taken
+    ]
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
+    )
+    graph.initializer.extend(constants)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+@pytest.fixture
+def doubling(tmp_path: Path) -> Path:
+    two = numpy_helper.from_array(np.float32(2), "two")
+    return write(tmp_path / "doubling.onnx", [helper.make_node("Mul", ["x", "two"], ["out"])], two)
+
+
+# what runs it
+
+
+@pytest.mark.parametrize("wanted", [(), ("cpu",)])
+def test_the_processor_runs_it(doubling: Path, wanted: tuple[str, ...]) -> None:
+    session = Session(doubling, threads=1, providers=wanted)
+    assert (session.provider, session.precision) == ("CPUExecutionProvider", "fp32")
+    np.testing.assert_array_equal(session.run(np.arange(3, dtype=np.float32))[0], [0, 2, 4])
+
+
+class FakeRuntime:
+    """Stands in for onnxruntime: some providers, of which some start and take operators."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        has: list[str],
+        *,
+        starts: list[str] = (),
+        **took: int,
+    ) -> None:
+        self.starts, self.took = [FULL[name] for name in starts], took
+        self.options: list[Any] = []
+        self.real = ort.InferenceSession
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [FULL[name] for name in has])
+        monkeypatch.setattr(ort, "InferenceSession", self)
+
+    def __call__(self, path: str, options: Any, *, providers: Any, enable_fallback: int) -> Any:
+        assert not enable_fallback
+        self.options.append((dict(providers), options.graph_optimization_level))
+        runs = [name for name, _ in providers if name in self.starts] or [FULL["cpu"]]
+        real = self.real(path, providers=[FULL["cpu"]])
+        parts = [
+            SimpleNamespace(ep_name=FULL[name], get_nodes=lambda count=count: range(count))
+            for name, count in self.took.items()
+            if FULL[name] in runs
+        ]
+        return SimpleNamespace(
+            get_providers=lambda: runs,
+            get_inputs=real.get_inputs,
+            get_outputs=real.get_outputs,
+            run=real.run,
+            get_provider_graph_assignment_info=lambda: parts,
+        )
+
+
+def test_a_provider_that_was_asked_for_must_start(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime goes on with the processor, and raises nothing."""
+    FakeRuntime(monkeypatch, ["openvino", "cpu"], starts=["cpu"])
+    with pytest.raises(ModelError, match=r"doubling.onnx: provider 'openvino' does not start") as e:
+        Session(doubling, providers=("openvino", "cpu"))
+    assert "onnxruntime-openvino" in e.value.hint
+
+
+def test_the_ones_behind_it_must_start_too(doubling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRuntime(monkeypatch, ["tensorrt", "cuda", "cpu"], starts=["tensorrt", "cpu"])
+    with pytest.raises(ModelError, match="'tensorrt' starts, but 'cuda' after it does not"):
+        Session(doubling, providers=("tensorrt", "cuda", "cpu"))
+
+
+def test_a_provider_that_takes_no_operator_does_not_run_it(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRuntime(monkeypatch, ["openvino", "cpu"], starts=["openvino", "cpu"], cpu=7)
+    with pytest.raises(ModelError, match="'openvino' takes none of its operators"):
+        Session(doubling, providers=("openvino", "cpu"))
+
+
+def test_shares_of_a_mixed_session_are_named(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRuntime(monkeypatch, ["openvino", "cpu"], starts=["openvino", "cpu"], openvino=90, cpu=10)
+    assert Session(doubling, providers=("openvino", "cpu")).provider == (
+        "OpenVINOExecutionProvider (90 of 100 operators), "
+        "CPUExecutionProvider (10 of 100 operators)"
+    )
+
+
+def test_with_none_named_the_best_that_starts_runs_it_and_the_log_says_so(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = FakeRuntime(
+        monkeypatch, ["cpu", "openvino", "cuda", "tensorrt"], starts=["openvino", "cpu"]
+    )
+    with caplog.at_level(logging.WARNING):
+        session = Session(doubling)
+    assert session.provider == FULL["openvino"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "doubling.onnx: provider 'tensorrt' does not start",
+        "doubling.onnx: provider 'cuda' does not start",
+    ]
+    assert [list(names) for names, _ in runtime.options] == [
+        [FULL[name] for name in order]
+        for order in (
+            ("tensorrt", "cuda", "openvino", "cpu"),
+            ("cuda", "openvino", "cpu"),
+            ("openvino", "cpu"),
+        )
+    ]
+    levels = [level for _, level in runtime.options]
+    assert levels[-1] == ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    assert levels[0] == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def test_a_damaged_file_is_not_a_provider_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRuntime(monkeypatch, ["openvino", "cpu"], starts=["openvino", "cpu"])
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"no network")
+    with pytest.raises(ModelError, match=r"bad.onnx: onnxruntime cannot load it: .*parsing failed"):
+        Session(path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint", "hint"),
+    [
+        (("cuda",), "provider 'cuda': this onnxruntime .* has cpu", "onnxruntime-gpu"),
+        (("openvino", "cpu"), "provider 'openvino': this onnx.* has cpu", "docs/openvino.md"),
+        (("tpu",), "unknown provider 'tpu'", "tensorrt, cuda, openvino, cpu"),
+        (("cpu", "cpu"), "'cpu' is there twice", ""),
+        (("cpu", "openvino"), "'openvino' comes after 'cpu', which leaves it nothing", "last"),
+        ((ProviderTable(name="cpu", precision="bf16"),), "'cpu' does not compute in bf16", "f32"),
+        ((ProviderTable(name="cuda", device="GPU"),), "device is for 'openvino'", ""),
+    ],
+)
+def test_what_is_not_there_or_cannot_be_meant(
+    wanted: Any, complaint: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [FULL["cpu"]])
+    with pytest.raises((ConfigError, ModelError), match=complaint) as error:
+        chosen(wanted)
+    assert hint in error.value.hint
+
+
+def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(FULL.values()))
+    wanted = ProviderTable(name="openvino", precision="bf16")
+    monkeypatch.setattr(providers, "_cpu_has_bf16", lambda: False)
+    with pytest.raises(ModelError, match="this processor has no bf16"):
+        chosen([wanted])
+    monkeypatch.setattr(providers, "_cpu_has_bf16", lambda: True)
+    assert chosen([wanted])[0].precision == "bf16"
+
+
+def test_openvino_is_told_its_precision_device_and_threads() -> None:
+    told = Provider(ProviderTable(name="openvino")).options(threads=3)
+    assert told == {
+        "device_type": "CPU",
+        "load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}',
+        "num_of_threads": "3",
+    }
+    graphics = ProviderTable(name="openvino", device="GPU", precision="f16")
+    assert Provider(graphics).options(threads=3) == {
+        "device_type": "GPU",
+        "load_config": '{"GPU": {"INFERENCE_PRECISION_HINT": "f16"}}',
+    }
+
+
+# what it says when it fails
+
+
+def test_an_operator_that_fails_on_its_input_is_one_line(tmp_path: Path) -> None:
+    into = numpy_helper.from_array(np.array([2, 3], np.int64), "into")
+    nodes = [helper.make_node("Reshape", ["x", "into"], ["out"], name="fold")]
+    session = Session(write(tmp_path / "fold.onnx", nodes, into))
+    assert session.run(np.zeros(6, np.float32))[0].shape == (2, 3)
+    with pytest.raises(ModelError) as error:
+        session.run(np.zeros(7, np.float32))
+    assert str(error.value) == (
+        f"{tmp_path / 'fold.onnx'}: it cannot be run: Reshape 'fold': The input tensor cannot be "
+        "reshaped to the requested shape. Input shape:{7}, requested shape:{2,3}"
+    )
+    assert session.run(np.zeros(6, np.float32))[0].shape == (2, 3)  # and it goes on
+
+
+def test_an_index_out_of_bounds_is_one_line(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["y"], ["at"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["x", "at"], ["out"], name="pick"),
+    ]
+    session = Session(write(tmp_path / "pick.onnx", nodes))
+    with pytest.raises(ModelError, match=r"^\S+: it cannot be run: Gather 'pick': .*") as error:
+        session.run(np.zeros(3, np.float32), np.array([9], np.float32))
+    assert "\n" not in str(error.value)
+    assert ".cc:" not in str(error.value)
+
+
+def test_too_little_memory_is_one_line_with_a_hint(tmp_path: Path) -> None:
+    """More than any address space holds, so that no system tries."""
+    nodes = [
+        helper.make_node("Cast", ["y"], ["shape"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["x", "shape"], ["out"], name="grow"),
+    ]
+    session = Session(write(tmp_path / "grow.onnx", nodes))
+    with pytest.raises(ModelError, match=r"cannot be run: .*") as error:
+        session.run(np.zeros(1, np.float32), np.array([2.0**47], np.float32))
+    assert "not enough memory" in error.value.hint
+    assert session.run(np.zeros(1, np.float32), np.full(1, 5, np.float32))[0].shape == (5,)
+
+
+# the real provider, where somebody made an environment for it: make openvino
+
+OPENVINO = os.environ.get("EDGEPERC_OPENVINO", "")
+PROGRAM = """
+from pathlib import Path
+import numpy as np
+from edgeperc import places
+from edgeperc.errors import ModelError
+from edgeperc.infer import Session
+from edgeperc.prompting.golden import agreement
+path = places.find_model("finder-twin").file("network")
+x = np.random.default_rng(0).random((1, 1, 96, 128), np.float32)
+answers = []
+for providers in (("openvino",), ("cpu",), ()):
+    session = Session(path, threads=1, providers=providers)
+    print(session.provider)
+    answers.append(session.run(x)[0])
+assert np.abs(answers[0] - answers[1]).max() < 1e-3 * answers[1].std()
+print(min(agreement(places.find_model("promptable"))) > 0.97)
+"""
+
+
+@pytest.mark.skipif(not OPENVINO, reason="set EDGEPERC_OPENVINO to the Python of `make openvino`")
+def test_openvino_really_runs_our_models() -> None:
+    done = subprocess.run(
+        [OPENVINO, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == [
+        FULL["openvino"],
+        FULL["cpu"],
+        FULL["openvino"],
+        "True",
+    ]
