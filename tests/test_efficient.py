@@ -19,10 +19,11 @@ from edgeperc.offline.nets.efficient import (
 from edgeperc.offline.nets.efficient_memory import (
     PrunedAttention,
     kept_tokens,
-    masked_attention,
     strongest,
 )
 from edgeperc.offline.nets.sam2 import VARIANTS, Sam2, Sam2Config
+
+from .retrieval_oracle import masked_attention
 
 PADDED = Sam2Config(
     name="like B+",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeperc import places
 from edgeperc.errors import ModelError
 from edgeperc.offline.export_efficient import add_efficient
-from edgeperc.offline.nets.efficient_memory import masked_attention, strongest
+from edgeperc.offline.nets.efficient_memory import strongest
 from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import Efficient, Prompt, VideoSession
@@ -22,6 +22,7 @@ from edgeperc.prompting.networks import DenseEncoder, Sizes
 from edgeperc.prompting.retrieval import PrunedMemory, kept_tokens
 from edgeperc.prompting.seam import Features
 
+from .retrieval_oracle import masked_attention
 from .tiny_promptable import exported, film, frame, tiny_sam2
 
 SHARE, KEPT, TOKENS = 0.25, 4, 16
