@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
 
-.PHONY: demo setup setup-peers test test-all lint bench proto clean
+.PHONY: demo setup setup-peers test test-all lint bench openvino proto clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
 	@echo "look from a second terminal: $(BIN)/edgeperc watch"
@@ -29,6 +29,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/edgeperc bench events
+
+openvino: $(VENV)/.runtime  ## an environment of its own, in which OpenVINO runs the networks
+	$(BIN)/python -m edgeperc.bench.openvino_venv .venv-openvino --native
 
 proto: $(VENV)/.dev  ## regenerate the committed gRPC stubs
 	$(BIN)/python -m edgeperc.proto.generate
