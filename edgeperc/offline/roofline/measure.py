@@ -31,7 +31,7 @@ _SUFFIX = "_kernel_time"
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians over the runs, in seconds.
+    """The best of some runs, node by node, in seconds: as the machine was calibrated.
 
     layers: name of a layer -> its nodes' time. other: nodes that the runtime has made (casts of
     layouts, fused functions), which no layer's name tells. total: of all nodes.
@@ -42,7 +42,7 @@ class Measured:
     total: float
 
 
-def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int = 9) -> Measured:
+def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int = 15) -> Measured:
     """Run a graph on noise and sum the node times by layer."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(graph.model, threads, profile=f"{folder}/nodes")
@@ -50,7 +50,7 @@ def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int =
         for _ in range(runs + 2):
             session.run(None, given)
         events = json.loads(Path(session.end_profiling()).read_text())
-    times = _medians(events, skip=2)
+    times = _best(events, skip=2)
     owner = {node: layer.name for layer in layers for node in layer.nodes}
     found: dict[str, float] = defaultdict(float)
     other = 0.0
@@ -62,14 +62,14 @@ def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int =
     return Measured(dict(found), other, sum(times.values()))
 
 
-def _medians(events: Sequence[dict[str, object]], *, skip: int) -> dict[str, float]:
-    """Name of a node -> median seconds over its runs but the first few."""
+def _best(events: Sequence[dict[str, object]], *, skip: int) -> dict[str, float]:
+    """Name of a node -> the fewest seconds over its runs but the first few."""
     times: dict[str, list[float]] = defaultdict(list)
     for event in events:
         name = str(event["name"])
         if event["cat"] == "Node" and name.endswith(_SUFFIX):
             times[name.removesuffix(_SUFFIX)].append(float(str(event["dur"])) * 1e-6)
-    return {name: float(np.median(each[skip:] or each)) for name, each in times.items()}
+    return {name: min(each[skip:] or each) for name, each in times.items()}
 
 
 def _owner(node: str, owner: dict[str, str]) -> str:
