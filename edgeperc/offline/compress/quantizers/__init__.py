@@ -49,6 +49,9 @@ def _loaded(where: str) -> Callable[[Spec], Quantizer]:
 
 FACTORIES: dict[str, Callable[[Spec], Quantizer]] = {
     "uniform": _uniform,
+    "log2": _loaded("log_sqrt2:Log2"),
+    "log_sqrt2": _loaded("log_sqrt2:LogSqrt2"),
+    "agq": _loaded("adaptive_log:AdaptiveLog"),
 }
 """Name -> what builds it. For a module of its own: `_loaded("module:Class")`."""
 

@@ -1,0 +1,77 @@
+"""A logarithmic grid as fine as what is done with it asks for: adaptive granularity (AGQ).
+
+    quantizer = AdaptiveLog(4)
+    quantizer.fit(shares, v)
+
+A share of attention matters by what it takes of the values; so scale and fineness are those with
+the least error of the product of both. Source: Lv et al. 2024 (PTQ4SAM, arXiv 2405.03144), section
+3.4. There, each picture chooses its scale and their mean is taken; here one scale is searched for
+all pictures at once, and the last code is zero's (see `log_sqrt2`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgeperc.offline.compress.quantizers.log_sqrt2 import Log, refuse_no_shares
+
+FINENESS = (1, 2, 4)
+"""Codes for each halving that are tried."""
+
+POWER = 2.4
+"""Of the error that is summed."""
+
+SCALES = 24
+"""How many are tried, even in their logarithm."""
+
+MOST = 2**19
+"""Shares that are looked at; of more, every n-th query's."""
+
+
+class AdaptiveLog(Log):
+    """A grid of 1, 2 or 4 codes for each halving."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits, per_octave=FINENESS[0])
+
+    def fit(self, values: Tensor, v: Tensor | None = None) -> None:
+        """Choose scale and fineness. values: (B, heads, N, M) shares, of any shape without v; v:
+        (B, heads, M, C), what is shared out. Raises ModelError as `Log.fit` does.
+        """
+        refuse_no_shares(values)
+        shares = fewer_queries(values.detach(), v)
+        most = float(shares.max())
+        if most == 0:
+            self.scale.fill_(1.0)
+            return
+        wanted = shared_out(shares, v)
+        best, chosen = torch.inf, (FINENESS[0], shares.new_ones(()))
+        for fineness in FINENESS:
+            self.per_octave.fill_(fineness)
+            for scale in _scales(most).to(shares.dtype):
+                away = shared_out(self.on(shares, scale), v) - wanted
+                error = float(away.abs().pow(POWER).sum())
+                if error < best:
+                    best, chosen = error, (fineness, scale)
+        self.per_octave.fill_(chosen[0])
+        self.scale.copy_(chosen[1])
+
+
+def shared_out(shares: Tensor, v: Tensor | None) -> Tensor:
+    """What attention makes of shares (B, heads, N, M) and v (B, heads, M, C); shares without v."""
+    return shares if v is None else shares @ v
+
+
+def fewer_queries(shares: Tensor, v: Tensor | None, most: int = MOST) -> Tensor:
+    """Shares of at most about `most` values: every n-th query where there is v, else value."""
+    if v is None:
+        shares = shares.reshape(-1, 1)
+    every = -(-shares.numel() // most)
+    return shares[..., ::every, :]
+
+
+def _scales(most: float) -> Tensor:
+    """Down from the largest share to a hundredth of it, or to 0.1, which is less for few."""
+    least = min(0.1, 0.01 * most)
+    return torch.logspace(0, 1, SCALES, base=least / most) * most
