@@ -155,7 +155,17 @@ def _again(ctx: Context, done: Row, held: list[Site], bits: dict[str, int], exac
 
 
 def _answers(ctx: Context) -> Outputs:
-    return ctx.outputs(ctx.samples[:EQUAL_SAMPLES], exact=True)
+    """In double precision: what single precision merely rounds otherwise did not move."""
+    samples = [
+        {name: x.double() if x.is_floating_point() else x for name, x in sample.items()}
+        for sample in ctx.samples[:EQUAL_SAMPLES]
+    ]
+    kind = next(ctx.net.parameters()).dtype
+    ctx.net.double()
+    try:
+        return ctx.outputs(samples, exact=True)
+    finally:
+        ctx.net.to(kind)
 
 
 def _moved(before: Outputs, after: Outputs) -> tuple[str, float]:

@@ -29,6 +29,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 HERE = "edgeperc.offline.compress"
 
 PASSES: dict[str, tuple[Role, str]] = {
+    "rep": ("transform", f"{HERE}.transforms.rep:rep"),
+    "sign_fold": ("transform", f"{HERE}.transforms.sign_fold:sign_fold"),
     "quantize": ("quantize", f"{HERE}.quantize:quantize"),
 }
 """Kind in a recipe -> its role and where its function is."""

@@ -20,6 +20,7 @@ from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.passes import PassResult
 from edgeperc.offline.compress.quantizers import Use, make, with_bits
 from edgeperc.offline.compress.quantizers.base import Quantizer
+from edgeperc.offline.compress.quantizers.given import given_or
 from edgeperc.offline.compress.quantizers.uniform import Uniform
 from edgeperc.offline.compress.sites import Site
 
@@ -158,7 +159,8 @@ def _put(ctx: Context, name: str, plan: Plan, seen: Tensor) -> None:
         q = make(plan.weight, use="weight", axis=channel_axis(site.module))
         sim.weight(name, _fitted(q, sim.original(name)))
     if plan.value and site.kind == "layer":
-        sim.input(name, _fitted(make(plan.value[0], use="act"), seen))
+        q = given_or(make(plan.value[0], use="act"), site.module)
+        sim.input(name, _fitted(q, seen))
     elif plan.value:
         use: Use = "softmax" if name.endswith("tap_softmax") else "act"
         sim.tap(name, _fitted(make(plan.value[0], use=use, bits=plan.bits), seen))
