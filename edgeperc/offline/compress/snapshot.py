@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from edgeperc.offline.compress.simulate import Simulated
 
@@ -22,6 +23,13 @@ class Snapshot:
     def __init__(self, sim: Simulated) -> None:
         self._sim = sim
         self._modules = [(m, type(m), _shallow(m.__dict__)) for m in sim.net.modules()]
+        # Taking a parametrization off takes it off the class, too, which is the module's own.
+        self._properties = [
+            (type(m), name, getattr(type(m), name))
+            for m in sim.net.modules()
+            if parametrize.is_parametrized(m)
+            for name in m.parametrizations  # type: ignore[union-attr]
+        ]
         self._values = {
             id(values): (values, values.detach().clone())
             for module in sim.net.modules()
@@ -38,6 +46,8 @@ class Snapshot:
             module.__class__ = kind
             module.__dict__.clear()
             module.__dict__.update(_shallow(held))
+        for kind, name, value in self._properties:
+            setattr(kind, name, value)
         values: Tensor
         for values, before in self._values.values():
             values.data = before.clone() if values.shape != before.shape else values.data

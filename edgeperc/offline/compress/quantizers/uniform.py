@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ PERCENTILES = (0.999, 0.9999, 0.99999)
 SEEN = 1 << 16
 """At most so many values, of all channels together, are searched for clipping limits."""
 LEAST_A_CHANNEL = 1024
-SHARES = torch.linspace(1.0, 0.3, 29)
+SHARES = (*np.linspace(1.0, 0.4, 21).tolist(), *np.geomspace(0.38, 0.05, 12).tolist())
 """Parts of the whole range that are tried as clipping limits."""
 LEAST_SCALE = 1e-30
 
@@ -165,7 +166,7 @@ class Uniform(Quantizer):
         moves = [(1, 1)] if self.symmetric else [(1, 1), (0, 1), (1, 0)]
         for down, up in moves:
             best, start = self._error(rows, low, high), (low, high)
-            for share in SHARES[1:].tolist():
+            for share in SHARES[1:]:
                 tried = (
                     start[0] * (share if down else 1),
                     start[1] * (share if up else 1),
