@@ -38,7 +38,8 @@ _PRECISIONS = {
 _INSTALL = {
     "tensorrt": "it comes with onnxruntime-gpu in place of onnxruntime, and wants CUDA, TensorRT",
     "cuda": "it comes with onnxruntime-gpu in place of onnxruntime, and wants CUDA, cuDNN",
-    "openvino": "it comes with onnxruntime-openvino in place of onnxruntime: see docs/openvino.md",
+    "openvino": "it comes with onnxruntime-openvino in place of onnxruntime, and wants its device: "
+    "see docs/openvino.md",
     "cpu": "every onnxruntime has it; install onnxruntime anew",
 }
 
@@ -127,6 +128,11 @@ def _check(provider: Provider) -> None:
         raise ConfigError(
             f"providers: '{table.name}' does not compute in {table.precision}",
             hint=f"precision is one of: {can}; of an INT8 network, it is that of the rest",
+        )
+    if (table.precision, table.device) == ("f16", "CPU") and table.name == "openvino":
+        raise ConfigError(
+            "providers: 'openvino' computes in f16 on GPU and NPU, not on CPU",
+            hint='name a device, or take "bf16"',
         )
     if table.device != "CPU" and table.name != "openvino":
         raise ConfigError(f"providers: device is for 'openvino', not '{table.name}'")

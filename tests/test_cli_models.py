@@ -17,13 +17,18 @@ import torch
 
 from edgeperc import cli, places
 from edgeperc.config import ModelCard, load
+from edgeperc.infer import Session
+from edgeperc.offline.export_efficient import published_bypass
 from edgeperc.offline.nets import sam, sam2
+from edgeperc.offline.nets.efficient import Tail
 from edgeperc.offline.nets.sam import Sam, SamConfig
-from edgeperc.offline.nets.sam2 import Sam2Config
+from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
 from edgeperc.offline.nets.sam_variants import architectures
 from edgeperc.offline.nets.tinyvit import TinyVitConfig
 from edgeperc.offline.nets.vit import VitConfig
-from edgeperc.prompt import ImageSession, Prompt
+from edgeperc.prompt import Efficient, ImageSession, Prompt, VideoSession
+
+from .tiny_promptable import tiny_sam2
 
 SIDE = 64
 VIT = SamConfig(
@@ -243,6 +248,91 @@ def test_a_bad_checkpoint_is_one_sentence_and_writes_nothing(
     assert reason in error
     assert not trace.exists()
     assert not (home / "models" / "small-vit").exists()
+
+
+def small_hiera(monkeypatch: pytest.MonkeyPatch) -> Sam2:
+    """A small network among the published ones that follow objects; its card and weights here."""
+    net = tiny_sam2(
+        name="small-hiera",
+        picture_px=128,
+        stages=(1, 1, 5, 1),
+        global_blocks=(4, 6),
+        windows=(8, 4, 6, 2),
+    )
+    monkeypatch.setitem(sam2.VARIANTS, "small-hiera", net.config)
+    put_card("small-hiera")
+    card = Path("models/small-hiera/model.toml")
+    text = card.read_text().replace("longest", "stretch").replace("points = 4", "points = 16")
+    card.write_text(text.replace('kind = "image"', 'kind = "video"').replace("= 64", "= 128"))
+    torch.save({"model": net.state_dict()}, "small.pt")
+    return net
+
+
+def adapter_file(channels: int) -> str:
+    """Random values in the layout of the two published adapters."""
+    layout = {
+        "down_project.weight": (channels // 2, channels),
+        "down_project.bias": (channels // 2,),
+        "up_project.weight": (channels, channels // 2),
+        "up_project.bias": (channels,),
+        "norm.weight": (channels,),
+        "norm.bias": (channels,),
+    }
+    torch.manual_seed(5)
+    torch.save({name: torch.randn(shape) for name, shape in layout.items()}, "bypass.pth")
+    return "bypass.pth"
+
+
+def test_a_published_adapter_comes_with_the_weights(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = small_hiera(monkeypatch)
+    adapter = adapter_file(4 * net.config.embed)
+    args = ("import", "small-hiera", "--checkpoint", "small.pt", "--bypass", adapter)
+    assert run(monkeypatch, *args) == 0
+    assert "--window-routing" in capsys.readouterr().out
+    model = places.find_model("small-hiera")
+    assert model.folder == home / "models" / "small-hiera"
+    assert model.card.prompt is not None
+    assert not model.card.prompt.window_routing  # a pipeline switches it on
+    tokens = np.random.default_rng(0).random((1, 8, 8, 32), np.float32)
+    chosen = np.zeros((1, 8, 8, 1), np.float32)
+    tail = model.file("encoder_tail")
+    assert tail is not None
+    found = Session(tail).run(tokens, chosen)[0]
+    bypass = published_bypass(net, Path(adapter))
+    with torch.no_grad():
+        expected = Tail(net, bypass)(torch.from_numpy(tokens), torch.from_numpy(chosen))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)
+    routed = VideoSession(model, threads=1, efficient=Efficient(window_routing=True))
+    assert "routed_frames" in routed.counters
+
+
+@pytest.mark.parametrize(
+    "trouble", ["another size", "no file", "a network of pictures", "no weights"]
+)
+def test_an_adapter_that_does_not_fit_leaves_nothing(
+    trouble: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = small_hiera(monkeypatch)
+    adapter = adapter_file(448 if trouble == "another size" else 4 * net.config.embed)
+    args = ["import", "small-hiera", "--checkpoint", "small.pt", "--bypass", adapter]
+    if trouble == "no file":
+        args[-1] = "gone.pth"
+    elif trouble == "a network of pictures":
+        put_card("small-vit")
+        weights(VIT, Path("vit.pth"))
+        args[1:4] = ["small-vit", "--checkpoint", "vit.pth"]
+    elif trouble == "no weights":
+        args[2:4] = ["--file", "small.pt"]
+    assert run(monkeypatch, *args) == (2 if trouble == "no weights" else 1)
+    assert {
+        "another size": "no adapter of 'small-hiera'",
+        "no file": "gone.pth: No such file",
+        "a network of pictures": "model 'small-vit' does not follow objects",
+        "no weights": "--bypass goes with --checkpoint",
+    }[trouble] in capsys.readouterr().err
+    assert not (home / "models").exists()
 
 
 CARDS = Path(__file__).parents[1] / "models"

@@ -177,6 +177,7 @@ def test_a_damaged_file_is_not_a_provider_that_does_not_start(
         (("cpu", "cpu"), "'cpu' is there twice", ""),
         (("cpu", "openvino"), "'openvino' comes after 'cpu', which leaves it nothing", "last"),
         ((ProviderTable(name="cpu", precision="bf16"),), "'cpu' does not compute in bf16", "f32"),
+        ((ProviderTable(name="openvino", precision="f16"),), "on GPU and NPU, not on CPU", "bf16"),
         ((ProviderTable(name="cuda", device="GPU"),), "device is for 'openvino'", ""),
     ],
 )

@@ -79,6 +79,12 @@ def models_import(
     file: Annotated[
         Path | None, typer.Option(help="The network itself, as the card names it by sha256.")
     ] = None,
+    bypass: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Published adapter of Efficient-SAM2, to pass over windows."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write, if not the usual.")] = None,
 ) -> None:
     """Take in a model's file: a network as it is, or weights to be folded, pruned and exported."""
@@ -92,12 +98,14 @@ def models_import(
             "needs --file or --checkpoint, one of them",
             hint=f"'{model.card.name}' takes --{'checkpoint' if model.card.checkpoint else 'file'}",
         )
+    if bypass is not None and (checkpoint is None or model.card.task != "promptable"):
+        raise ConfigError("--bypass goes with --checkpoint of a network that follows objects")
     if file is not None:
         brought = bring(model.card, file, folder)
         _complete_folder(model, folder, there={brought})
         use = "use it as `model` of a pipeline"
     elif checkpoint is not None:
-        use = _import_checkpoint(model.card, checkpoint, folder)
+        use = _import_checkpoint(model.card, checkpoint, folder, bypass)
     Console().print(escape(f"written to {folder}\n{use}"), soft_wrap=True)
 
 
@@ -124,10 +132,18 @@ def models_pull(
     Console().print(escape(f"written to {folder}"))
 
 
-def _import_checkpoint(card: ModelCard, checkpoint: Path, folder: Path) -> str:
+def _import_checkpoint(
+    card: ModelCard, checkpoint: Path, folder: Path, bypass: Path | None = None
+) -> str:
     """Convert weights to a model folder; returns how to use it."""
     importer = offline(_importer(card))
-    if card.task == "promptable":
+    if bypass is not None:
+        with _steps() as on_step:
+            report = offline("export_efficient").import_checkpoint(
+                card, checkpoint, folder, bypass=bypass, on_step=on_step
+            )
+        use = f"edgeperc track VIDEO --model {card.name} --window-routing --box X0,Y0,X1,Y1"
+    elif card.task == "promptable":
         with _steps() as on_step:
             report = importer.import_checkpoint(card, checkpoint, folder, on_step=on_step)
         use = f"edgeperc segment IMAGE --model {card.name}"

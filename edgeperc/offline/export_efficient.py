@@ -13,7 +13,7 @@ of tokens; of whole frames it takes any number, or, static, as many as are never
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -29,8 +29,10 @@ from edgeperc.offline.export import new_folder, one_thread, to_toml
 from edgeperc.offline.export_prompt import (
     Part,
     PromptReport,
+    export_network,
     load_net,
     parts,
+    published_net,
     sizes_of,
     write_part,
     written_out,
@@ -81,6 +83,41 @@ def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> PromptRe
         )
     return replace(
         report, files=complete.files, differences={**report.differences, **added.differences}
+    )
+
+
+def import_checkpoint(
+    card: ModelCard,
+    checkpoint: Path,
+    out_dir: Path,
+    *,
+    bypass: Path,
+    on_step: Callable[[str], None] = lambda what: None,
+) -> PromptReport:
+    """As that of `export_prompt`, with the files of Efficient-SAM2 and a published adapter.
+
+    bypass: `bypass_bottleneck_base.pth` or `bypass_bottleneck_large.pth`. The card switches nothing
+    of it on: a pipeline does. Raises ModelError, also if the adapter is of another network.
+    """
+    on_step(f"reading {checkpoint.name} and {bypass.name}")
+    net, storage, notes = published_net(card, checkpoint)
+    if not isinstance(net, Sam2) or card.prompt is None or card.prompt.kind != "video":
+        raise ModelError(
+            f"model '{card.name}' does not follow objects: it has no use for an adapter",
+            hint="leave --bypass out",
+        )
+    routing = published_bypass(net, bypass)
+    with new_folder(out_dir) as folder:
+        report = export_network(card, net, folder, storage=storage, on_step=on_step)
+        on_step("writing and comparing what passes over windows and tokens")
+        added = add_efficient(folder, net, routing, storage=storage)
+        files = load(folder / "model.toml", ModelCard).files
+    return replace(
+        report,
+        parameters=report.parameters + added.parameters,
+        files=files,
+        differences={**report.differences, **added.differences},
+        notes=notes,
     )
 
 

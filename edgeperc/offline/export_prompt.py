@@ -119,17 +119,22 @@ def import_checkpoint(
     `export_trained`.
     """
     on_step(f"reading {checkpoint.name}")
-    weights = read_checkpoint(checkpoint)
-    wanted = card.checkpoint
+    net, storage, notes = published_net(card, checkpoint)
+    report = export_network(card, net, out_dir, storage=storage, on_step=on_step)
+    return replace(report, notes=notes)
+
+
+def published_net(card: ModelCard, checkpoint: Path) -> tuple[Sam | Sam2, Storage, tuple[str, ...]]:
+    """The network of published weights, how its files are kept, and a warning if they are not the
+    card's. Raises ModelError.
+    """
+    weights, wanted = read_checkpoint(checkpoint), card.checkpoint
     net = load_published(weights, wanted.architecture if wanted else card.name)
     large = 4 * sum(parameter.numel() for parameter in net.parameters()) > _MOST_BYTES
-    report = export_network(
-        card, net, out_dir, storage="half" if large else "single", on_step=on_step
-    )
+    notes: tuple[str, ...] = ()
     if wanted and wanted.sha256 and weights.sha256 != wanted.sha256:
-        note = f"{checkpoint.name} has sha256 {weights.sha256}, the card names {wanted.sha256}"
-        return replace(report, notes=(note,))
-    return report
+        notes = (f"{checkpoint.name} has sha256 {weights.sha256}, the card names {wanted.sha256}",)
+    return net, "half" if large else "single", notes
 
 
 def load_net(checkpoint: Path) -> Sam2:
