@@ -18,6 +18,7 @@ from edgeperc.errors import ConfigError
 from edgeperc.offline.compress.calibrate.stats import Some
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.passes import PassResult
+from edgeperc.offline.compress.products import fit_to_products
 from edgeperc.offline.compress.quantizers import Use, make, with_bits
 from edgeperc.offline.compress.quantizers.base import Quantizer
 from edgeperc.offline.compress.quantizers.given import given_or
@@ -62,6 +63,8 @@ def quantize(
             choices[name] = _candidates(plan[name], seen[name])
         else:
             _put(ctx, name, plan[name], seen[name])
+    singles = {name: [ctx.sim.quantizers[name]] for name in plan if name in ctx.sim.quantizers}
+    fit_to_products(ctx, {**singles, **choices})
     for name, q in _least_disturbing(ctx, choices).items():
         ctx.sim.tap(name, q)
     for name in plan:

@@ -11,6 +11,8 @@ all pictures at once, and the last code is zero's (see `log_sqrt2`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,28 +41,28 @@ class AdaptiveLog(Log):
         """Choose scale and fineness. values: (B, heads, N, M) shares, of any shape without v; v:
         (B, heads, M, C), what is shared out. Raises ModelError as `Log.fit` does.
         """
-        refuse_no_shares(values)
-        shares = fewer_queries(values.detach(), v)
-        most = float(shares.max())
-        if most == 0:
-            self.scale.fill_(1.0)
-            return
-        wanted = shared_out(shares, v)
-        best, chosen = torch.inf, (FINENESS[0], shares.new_ones(()))
-        for fineness in FINENESS:
+        self.fit_all([(fewer_queries(values.detach(), v), v)])
+
+    def fit_all(self, pairs: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+        """As `fit`, to several pictures' shares and values at once."""
+        for shares, _ in pairs:
+            refuse_no_shares(shares)
+        most = max(float(shares.max()) for shares, _ in pairs)
+        self.scale.fill_(most or 1.0)
+        best, chosen = torch.inf, (FINENESS[0], self.scale.clone())
+        for fineness in FINENESS if most else ():
             self.per_octave.fill_(fineness)
-            for scale in _scales(most).to(shares.dtype):
-                away = shared_out(self.on(shares, scale), v) - wanted
-                error = float(away.abs().pow(POWER).sum())
+            for scale in _scales(most).to(self.scale.dtype):
+                error = sum(self._error(shares, v, scale) for shares, v in pairs)
                 if error < best:
                     best, chosen = error, (fineness, scale)
         self.per_octave.fill_(chosen[0])
         self.scale.copy_(chosen[1])
 
-
-def shared_out(shares: Tensor, v: Tensor | None) -> Tensor:
-    """What attention makes of shares (B, heads, N, M) and v (B, heads, M, C); shares without v."""
-    return shares if v is None else shares @ v
+    def _error(self, shares: Tensor, v: Tensor | None, scale: Tensor) -> float:
+        """Of what the shares take from v, on the grid of a scale."""
+        away = self.on(shares, scale) - shares
+        return float((away if v is None else away @ v).abs().pow(POWER).sum())
 
 
 def fewer_queries(shares: Tensor, v: Tensor | None, most: int = MOST) -> Tensor:

@@ -87,7 +87,7 @@ def sign_fold(ctx: Context, at: Sequence[Site], *, pictures: int = PICTURES) -> 
             "pictures": decision.pictures,
             "doubtful_channels": decision.doubtful,
         }
-    return PassResult(notes=notes, details=details)
+    return PassResult(notes=notes, details={"attentions": details})
 
 
 def decide(keys: Sequence[Tensor]) -> Decision:
