@@ -40,6 +40,7 @@ VERBS = [
     ["train"],
     ["evaluate"],
     ["export"],
+    ["roofline"],
     ["bench"],
     ["calibrate"],
     ["simulate", "mirror"],

@@ -216,6 +216,13 @@ def test_a_layer_normalization_and_a_resize() -> None:
     assert (bilinear.other, elements(bilinear)) == (9 * 96, (24, 96))
 
 
+def test_a_slice_reads_what_it_gives() -> None:
+    ends = {"from": np.array([2]), "to": np.array([5]), "axis": np.array([0])}
+    nodes: list[Node] = [("Slice", ["x", "from", "to", "axis"], ["y"], {})]
+    layer = only(counted(nodes, {"x": [100, 5]}, "y", ends))
+    assert (layer.ops, elements(layer)) == (0, (15, 15))
+
+
 def test_an_unknown_operator_counts_once_an_element_and_is_named() -> None:
     graph = counted([("Hardmax", ["x"], ["y"], {})], {"x": [6, 5]}, "y")
     assert graph.guessed == ("Hardmax",)

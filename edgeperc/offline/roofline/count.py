@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -174,7 +174,8 @@ class _Counting:
 
     def _layer(self, node: onnx.NodeProto) -> Layer:
         macs, other = self._work(node)
-        taken = dict.fromkeys(self._root.get(name, name) for name in self._real_inputs(node))
+        data = [name for name in node.input if name and not self._is_argument(name)]
+        taken = dict.fromkeys(self._root.get(name, name) for name in data)
         factors = [self._root.get(name, name) for name in _factors(node)] if macs else []
         return Layer(
             name=node.name,
@@ -182,18 +183,23 @@ class _Counting:
             nodes=(node.name,),
             macs=macs,
             other=other,
-            reads=tuple(self._operand(name, weight=name in factors) for name in taken),
+            reads=tuple(self._read(node, name, weight=name in factors) for name in taken),
             writes=tuple(self._operand(self._root.get(n, n)) for n in node.output if n),
             factor_bits=max((self._stored(name).bits for name in factors), default=32),
             spikes=bool(factors) and factors[0] in self._spikes,
         )
 
-    def _real_inputs(self, node: onnx.NodeProto) -> Iterator[str]:
-        """What it reads of memory: of a gather or slice that is what it gives, not all there is."""
-        if node.op_type in ("Slice", "Gather", "Split", "Expand", "Tile", "Pad", "Resize"):
-            yield node.input[0]
-            return
-        yield from (name for name in node.input if name)
+    def _is_argument(self, name: str) -> bool:
+        """Lengths, axes, bounds: constants that a runtime reads once and keeps."""
+        return name in self._graph.constant and self._tensors[name].bits == 64
+
+    def _read(self, node: onnx.NodeProto, name: str, *, weight: bool) -> Operand:
+        """An operand; of what a slice or gather takes from, only as much as it gives is read."""
+        operand = self._operand(name, weight=weight)
+        if node.op_type not in ("Slice", "Gather", "GatherElements", "GatherND"):
+            return operand
+        given = self._tensors[node.output[0]].elements
+        return replace(operand, elements=min(operand.elements, given))
 
     def _operand(self, name: str, *, weight: bool = False) -> Operand:
         tensor = self._stored(name)
