@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +26,8 @@ class Context:
     """samples: to calibrate with. held_out: to judge with, never to calibrate.
 
     keep_fp: globs of sites that no pass quantizes. progress: where passes show how far they are;
-    None shows nothing.
+    None shows nothing. work: a folder where a long pass keeps how far it is, so that a run that was
+    killed goes on from there; None keeps nothing.
     """
 
     subject: Subject
@@ -36,6 +38,7 @@ class Context:
     progress: Progress | None = None
     keep_fp: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
+    work: Path | None = None
 
     @property
     def net(self) -> nn.Module:

@@ -32,6 +32,8 @@ PASSES: dict[str, tuple[Role, str]] = {
     "rep": ("transform", f"{HERE}.transforms.rep:rep"),
     "sign_fold": ("transform", f"{HERE}.transforms.sign_fold:sign_fold"),
     "quantize": ("quantize", f"{HERE}.quantize:quantize"),
+    "clip.pcc": ("clip", f"{HERE}.solve.clip_focus:clip_focus"),
+    "reconstruct": ("solve", f"{HERE}.solve.reconstruct:reconstruct"),
 }
 """Kind in a recipe -> its role and where its function is."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from edgeperc.errors import ConfigError
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.solve.learn_unit import Outcome
 from edgeperc.offline.compress.solve.learning import State
@@ -22,53 +21,37 @@ from edgeperc.offline.train import save_state
 class Finished:
     """What every finished unit learned, and its outcome, by the unit's name.
 
-    identity: what must be equal for a file to be of this run. path: None keeps nothing.
+    path: None keeps nothing.
     """
 
-    identity: dict[str, Any]
     path: Path | None
     units: dict[str, tuple[State, Outcome]] = field(default_factory=dict)
 
     @classmethod
-    def load(
-        cls, ctx: Context, keys: Sequence[str], settings: Mapping[str, Any], path: Path | None
-    ) -> Finished:
-        """What the file has, nothing if there is none. Raises ConfigError for another run's."""
-        if path is None:
-            return cls({}, None)
-        identity = {"settings": dict(settings), "digest": digest(ctx, keys)}
-        finished = cls(identity, path)
-        if path.exists():
-            stored = torch.load(path, weights_only=True)
-            if stored["run"] != identity:
-                raise ConfigError(
-                    f"{path}: belongs to a run with another network, samples or settings",
-                    hint="remove it, or name another file",
-                )
-            finished.units = {
-                name: (learned, Outcome(**outcome))
-                for name, (learned, outcome) in stored["units"].items()
-            }
-        return finished
+    def load(cls, ctx: Context, keys: Sequence[str], settings: Mapping[str, Any]) -> Finished:
+        """What is kept of this very run; nothing if it was another or there is none."""
+        if ctx.work is None:
+            return cls(None)
+        path = ctx.work / f"reconstruct-{digest(ctx, keys, settings)[:16]}.pt"
+        if not path.exists():
+            return cls(path)
+        stored = torch.load(path, weights_only=True)
+        units = {name: (learned, Outcome(**what)) for name, (learned, what) in stored.items()}
+        return cls(path, units)
 
     def add(self, name: str, learned: State, outcome: Outcome) -> None:
         """Keep a unit; a kill at any moment leaves the file as before or with it."""
         self.units[name] = learned, outcome
         if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             units = {n: (state, asdict(what)) for n, (state, what) in self.units.items()}
-            save_state({"run": self.identity, "units": units}, self.path)
+            save_state(units, self.path)
 
 
-def digest(ctx: Context, keys: Sequence[str]) -> str:
-    """Of the samples, the network's weights, and the quantizers as they are before."""
-    total = hashlib.sha256("\n".join(keys).encode())
-    for sample in ctx.samples:
-        for name in sorted(sample):
-            _add(total, sample[name])
-    for values in ctx.sim.net.state_dict().values():
-        _add(total, values)
+def digest(ctx: Context, keys: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Of settings, samples, and the network with its quantizers as they are before; hex."""
+    total = hashlib.sha256(json.dumps([list(keys), dict(settings)], sort_keys=True).encode())
+    samples = (sample[name] for sample in ctx.samples for name in sorted(sample))
+    for values in (*samples, *ctx.sim.net.state_dict().values()):
+        total.update(values.detach().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _add(total: Any, values: Tensor) -> None:
-    total.update(values.detach().contiguous().numpy().tobytes())

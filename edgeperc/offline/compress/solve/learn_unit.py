@@ -32,10 +32,10 @@ class Pace:
 
     iters: int = 300
     batch: int = 1
-    rounding_rate: float = 1e-2
+    rounding_rate: float = 3e-2
     step_rate: float = 2e-3
     drop: float = 0.5
-    decide: float = 1.0
+    decide: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

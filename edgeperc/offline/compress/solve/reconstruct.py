@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from edgeperc.errors import ConfigError
@@ -44,18 +43,16 @@ def reconstruct(
     granularity: str = "block",
     iters: int = 300,
     batch: int = 1,
-    rounding_rate: float = 1e-2,
+    rounding_rate: float = 3e-2,
     step_rate: float = 2e-3,
     drop: float = 0.5,
-    decide: float = 1.0,
+    decide: float = 10.0,
     hold_out: float = 0.25,
-    checkpoint: str | Path | None = None,
 ) -> PassResult:
     """Learn rounding and steps of the quantizers at these sites. iters to decide: see `Pace`.
 
-    hold_out: share of the samples that only judge. checkpoint: a file that finished units are kept
-    in; a run that was killed goes on behind the last of them. Raises ConfigError for an unknown
-    granularity, or a checkpoint of another run.
+    hold_out: share of the samples that only judge. A run that was killed goes on behind the last
+    unit it kept in the context's `work`. Raises ConfigError for an unknown granularity.
     """
     how = Pace(
         iters=iters,
@@ -69,8 +66,10 @@ def reconstruct(
     keys = [key for key in ctx.sim.quantizers if key.partition(":")[0] in names]
     units = units_of(ctx, granularity, keys)
     settings = {"granularity": granularity, "hold_out": hold_out, "seed": ctx.seed, **asdict(how)}
-    finished = Finished.load(ctx, keys, settings, Path(checkpoint) if checkpoint else None)
+    finished = Finished.load(ctx, keys, settings)
     learn, aside, notes = _split(ctx, hold_out)
+    if finished.units:
+        notes.append(f"a run that was stopped went on behind {len(finished.units)} units")
     outcomes = []
     for index, unit in enumerate(ctx.track(units, "reconstruct")):
         if unit.name not in finished.units:
