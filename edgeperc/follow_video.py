@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from edgeperc.drivers.formats.pictures import picture_files
 from edgeperc.drivers.opencv import Video
 from edgeperc.drivers.replay import Replay
 from edgeperc.errors import DataError
+from edgeperc.newest import Newest
 from edgeperc.packet import Frame, Sensor
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.result import Instances
@@ -49,14 +50,30 @@ class MaskFile(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """Where frames come from. names: of the files, in a folder. count: of frames, if known."""
+    """Where frames come from. names: of the files, in a folder. count: of frames, if known.
+
+    live: a camera, of which only the newest frame counts.
+    """
 
     sensor: Sensor
+    live: bool = False
     names: tuple[str, ...] = ()
     count: int | None = None
+    _newest: Newest | None = field(default=None, init=False)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterable[Frame]:
         """Frames to the end, events left out. Raises DataError or DeviceError."""
+        if not self.live:
+            return self._all()
+        self._newest = Newest(self._all())
+        return self._newest
+
+    @property
+    def missed(self) -> int:
+        """Frames of a camera that came while we were busy."""
+        return self._newest.missed if self._newest else 0
+
+    def _all(self) -> Iterator[Frame]:
         for packet in self.sensor.packets():
             if isinstance(packet, Frame):
                 yield packet
@@ -73,7 +90,7 @@ def open_source(source: str) -> Source:
     """
     live = source.isdigit() or source.startswith("/dev/") or "://" in source or " ! " in source
     if live and not Path(source).is_dir():
-        return Source(sensor=Video(source, name="camera"))
+        return Source(sensor=Video(source, name="camera"), live=True)
     sensor = Replay(source, name=Path(source).stem or "video")
     kind = formats.sniff(Path(source))
     if not kind.frames:
@@ -88,10 +105,12 @@ def open_source(source: str) -> Source:
 class Followed:
     """How it went. step_ms: time of the networks and all around them, of each frame with an object.
 
-    seen: frames in which each object had a pixel. complete: neither stopped nor broken off.
+    seen: frames in which each object had a pixel. missed: frames of a camera that came while we
+    were busy. complete: neither stopped nor broken off.
     """
 
     frames: int = 0
+    missed: int = 0
     wall_s: float = 0.0
     step_ms: list[float] = field(default_factory=list)
     seen: Counter[int] = field(default_factory=Counter)
@@ -157,6 +176,7 @@ def follow(
             file.close()
         if video:
             video.close()
+        report.missed = source.missed
         report.wall_s = time.monotonic() - started_s
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,9 +18,11 @@ import pytest
 
 from edgeperc import cli, masks, places
 from edgeperc.masks import Rle
+from edgeperc.packet import Frame
 from edgeperc.palette import read_numbers
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import ImageSession, Prompt, VideoSession
+from edgeperc.result import Detections, ModelRef
 
 from .tiny_promptable import exported, film, frame, tiny_sam, tiny_sam2
 
@@ -317,6 +320,118 @@ def test_the_video_is_written_where_nothing_else_is_said(
     asked = ["--point", "40,20", "--model", model.folder, "--duration-s", "0.1"]
     assert run(monkeypatch, "track", "film.avi", *asked) == 0
     assert count_frames("film-tracked.mp4") == 3
+
+
+def test_a_live_camera_is_followed_until_the_time_is_up(
+    here: Path,
+    model: ModelFolder,
+    stream: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--point", "30,20", "--duration-s", "0.5", "--masks", "m.json", "--json"]
+    out = ["--out", "live.mp4", "--model", model.folder, "--threads", "1"]
+    assert run(monkeypatch, "track", stream.url, *asked, *out) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["complete"]
+    assert report["frames"] + report["missed"] > 5
+    assert [each["id"] for each in report["objects"]] == [1]
+    assert count_frames("live.mp4") == report["frames"]
+    assert len(json.loads(Path("m.json").read_text())["images"]) == report["frames"]
+
+
+def test_a_camera_that_is_lost_leaves_what_was_followed(
+    here: Path,
+    model: ModelFolder,
+    stream: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = VideoSession.step
+
+    def step(self: VideoSession, *args: Any) -> Any:
+        stream.end()
+        return real(self, *args)
+
+    monkeypatch.setattr(VideoSession, "step", step)
+    asked = ["--point", "30,20", "--out", "live.mp4", "--model", model.folder]
+    assert run(monkeypatch, "track", stream.url, *asked) == 1
+    assert "/live: the camera sends no more pictures" in capsys.readouterr().err
+    assert count_frames("live.mp4") >= 1
+
+
+class _LateDetector:
+    """Finds nothing at first, as when nobody has come yet; then two boxes, one without area."""
+
+    looks = 0
+
+    def __init__(self, model: ModelFolder, **_: Any) -> None:
+        self.ref = ModelRef(name="late")
+
+    def __call__(self, packet: Frame) -> Detections:
+        _LateDetector.looks += 1
+        there = [[10, 5, 40, 45], [50, 9, 50, 20]] if self.looks > 2 else []
+        return Detections(
+            stamp=packet.stamp,
+            boxes=np.array(there, np.float32).reshape(-1, 4),
+            scores=np.ones(len(there), np.float32),
+            class_ids=np.zeros(len(there), np.int64),
+            classes=("thing",),
+            model=self.ref,
+            picture_px=(packet.image.shape[1], packet.image.shape[0]),
+        )
+
+
+def test_a_detector_is_asked_until_it_finds_something(
+    here: Path,
+    model: ModelFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("edgeperc.detect.Detector", _LateDetector)
+    monkeypatch.setattr(_LateDetector, "looks", 0)
+    asked = ["--detector", "finder-twin", "--point", "4:70,10@6", "--masks", "m.json", "--json"]
+    assert run(monkeypatch, "track", "film", *asked, "--model", model.folder) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert _LateDetector.looks == 3
+    assert report["counters"]["prompts"] == 2
+    assert {each["id"] for each in report["objects"]} == {4, 5}  # no number means two things
+    told = json.loads(Path("m.json").read_text())
+    names = {image["id"]: image["file_name"] for image in told["images"]}
+    boxed = [names[each["image_id"]] for each in told["annotations"] if each["track_id"] == 5]
+    assert min(boxed) == "00002.png"
+
+
+@pytest.mark.parametrize("verb", ["segment", "track"])
+def test_a_detector_that_never_finds_anything_is_said(
+    verb: str,
+    here: Path,
+    model: ModelFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("edgeperc.detect.Detector", _LateDetector)
+    monkeypatch.setattr(_LateDetector, "looks", -1000)
+    what = {"segment": ("one.png", "the picture"), "track": ("film", "film")}[verb]
+    asked = ["--detector", "finder-twin", "--json", "--model", model.folder]
+    assert run(monkeypatch, verb, what[0], *asked) == 1
+    assert f"'late' finds nothing in {what[1]}" in capsys.readouterr().err
+
+
+def test_a_provider_that_is_not_here_is_said(
+    here: Path,
+    model: ModelFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    for verb, what in (("segment", "one.png"), ("track", "film")):
+        asked = ["--point", "40,20", "--provider", "openvino", "--model", model.folder]
+        assert run(monkeypatch, verb, what, *asked) == 1
+        assert "provider 'openvino': this onnxruntime" in capsys.readouterr().err
+    asked = ["--point", "40,20", "--provider", "cpu", "--json", "--model", model.folder]
+    assert run(monkeypatch, "segment", "one.png", *asked) == 0
+    assert json.loads(capsys.readouterr().out)["provider"] == "CPUExecutionProvider"
 
 
 TRACK_MISTAKES = [

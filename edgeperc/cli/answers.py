@@ -155,6 +155,7 @@ def report_of(
     return {
         "source": source,
         "frames": report.frames,
+        "missed": report.missed,
         "complete": report.complete,
         "wall_s": round(report.wall_s, 3),
         "frames_per_s": round(report.rate_hz, 2),
@@ -180,6 +181,10 @@ def tell(console: Console, report: Followed, counters: dict[str, int], written: 
         escape(f"objects, and frames that show them: {objects}" if objects else "nothing was seen"),
         highlight=False,
     )
+    if report.missed:
+        console.print(
+            f"passed over, because newer ones were there: {count(report.missed, 'frame')}"
+        )
     routed = {name: n for name, n in counters.items() if name.startswith(("dense_", "routed_"))}
     if any(n for name, n in routed.items() if name.startswith("routed_")):
         said = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in routed.items())

@@ -211,8 +211,9 @@ def track(
 
         def take(frame: Frame, index: int, time_s: float) -> Any:
             told, gone = script.take(index, time_s)
-            if boxes and index == 0:
-                told.update(boxes.prompts(frame.image, after=max(told, default=0)))
+            if boxes and not boxes.found:
+                after = max((each.object_id for each in asked), default=0)
+                told.update(boxes.look(frame.image, after=after))
             return told, [each for each in gone if each in session.objects]
 
         with stop_signals() as stopping, _progress(opened.count) as moved:
@@ -236,6 +237,8 @@ def track(
     else:
         tell(console, report, counters, written)
     check_complete(report, script, source)
+    if boxes and not boxes.found:
+        raise boxes.nothing_in(source)
 
 
 class _Boxes:
@@ -247,9 +250,11 @@ class _Boxes:
 
         self._detector = Detector(places.find_model(name), threads=threads, providers=providers)
         self.classes: tuple[str, ...] = ()
+        self.found = False
+        """Whether there was anything to point at, at the last look."""
 
-    def prompts(self, image: NDArray[np.uint8], *, after: int = 0) -> dict[int, Any]:
-        """Prompts by object, numbered from `after` + 1. Raises DataError if nothing was found."""
+    def look(self, image: NDArray[np.uint8], *, after: int = 0) -> dict[int, Any]:
+        """Prompts by object, numbered from `after` + 1; none where it finds nothing."""
         from edgeperc.packet import Frame, Stamp
         from edgeperc.prompt import from_detections
 
@@ -257,12 +262,15 @@ class _Boxes:
         found = self._detector(Frame(stamp=stamp, image=image))
         self.classes = tuple(found.classes[index] for index in found.class_ids)
         prompts = from_detections(found)
-        if not prompts:
-            raise DataError(
-                f"'{self._detector.ref.name}' finds nothing in the picture",
-                hint="point at something: --box X0,Y0,X1,Y1 or --point X,Y",
-            )
+        self.found = bool(prompts)
         return dict(enumerate(prompts, start=after + 1))
+
+    def nothing_in(self, source: str) -> DataError:
+        """The error where it finds nothing."""
+        return DataError(
+            f"'{self._detector.ref.name}' finds nothing in {source}",
+            hint="point at something: --box X0,Y0,X1,Y1 or --point X,Y",
+        )
 
 
 def _asked(
@@ -272,7 +280,9 @@ def _asked(
     from edgeperc import masks
 
     said = {each.object_id: each.prompt() for each in asked}
-    prompts = boxes.prompts(picture) if boxes else said
+    prompts = boxes.look(picture) if boxes else said
+    if boxes and not boxes.found:
+        raise boxes.nothing_in("the picture")
     found: dict[int, tuple[Rle, float]] = {}
     for object_id, prompt in sorted(prompts.items()):
         answer = session.ask(prompt)
