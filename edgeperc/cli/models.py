@@ -28,8 +28,9 @@ app.add_typer(models, name="models")
 
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """List the models, and whether their files are here."""
+    """List the models, whether their files are here, and how they are compressed."""
     from edgeperc import places
+    from edgeperc.compressed import compressed
 
     found = [places.find_card(name) for name in places.names("models")]
     rows = [
@@ -39,11 +40,17 @@ def models_list(as_json: AsJson = False) -> None:
             "ready": model.complete,
             "summary": model.card.summary,
             "licence": model.card.licence,
+            "compressed": str(compressed(model.folder) or ""),
             "folder": str(model.folder),
         }
         for model in found
     ]
-    print_json(rows) if as_json else print_rows("model", rows)
+    if as_json:
+        print_json(rows)
+        return
+    if not any(row["compressed"] for row in rows):
+        rows = [{key: row[key] for key in row if key != "compressed"} for row in rows]
+    print_rows("model", rows)
 
 
 @models.command("show")
@@ -55,9 +62,15 @@ def models_show(
     import msgspec
 
     from edgeperc import places
+    from edgeperc.compressed import compressed
 
     model = places.find_card(name)
-    card = {**msgspec.to_builtins(model.card), "folder": str(model.folder), "ready": model.complete}
+    card = {
+        **msgspec.to_builtins(model.card),
+        "compressed": str(compressed(model.folder) or ""),
+        "folder": str(model.folder),
+        "ready": model.complete,
+    }
     if as_json:
         print_json(card)
     else:
