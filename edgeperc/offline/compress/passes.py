@@ -33,6 +33,7 @@ PASSES: dict[str, tuple[Role, str]] = {
     "sign_fold": ("transform", f"{HERE}.transforms.sign_fold:sign_fold"),
     "quantize": ("quantize", f"{HERE}.quantize:quantize"),
     "clip.pcc": ("clip", f"{HERE}.solve.clip_focus:clip_focus"),
+    "allocate": ("allocate", f"{HERE}.allocate:allocate"),
     "reconstruct": ("solve", f"{HERE}.solve.reconstruct:reconstruct"),
 }
 """Kind in a recipe -> its role and where its function is."""
