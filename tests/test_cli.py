@@ -40,6 +40,7 @@ VERBS = [
     ["train"],
     ["evaluate"],
     ["export"],
+    ["compress"],
     ["roofline"],
     ["bench"],
     ["calibrate"],
