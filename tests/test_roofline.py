@@ -528,6 +528,8 @@ def test_measured_and_predicted_never_share_a_column(
     (measured,) = json.loads((tmp_path / "b.json").read_text())["graphs"]
     assert measured["predicted_ms"] == there["predicted_ms"]
     assert measured["layers"][0]["measured_ms"] > 0
+    busy = measured["measured_at_load"] > 2
+    assert ("The machine was busy" in with_it) == busy
     assert measured["macs"] == 64 * 256 * 256
 
 

@@ -64,7 +64,11 @@ def roofline(
         for sentence in each.sentences():
             console.print(escape(sentence), soft_wrap=True)
         console.print()
-    console.print("[dim]Predictions are bounds: nothing runs faster, most things slower.[/dim]")
+    console.print(
+        "[dim]Predicted is layer by layer, each at its roof: most things run slower; what keeps "
+        "tensors in a cache, or fuses attention, may run faster.[/dim]",
+        soft_wrap=True,
+    )
     for note in where.notes:
         console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=True)
     if json_file:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeperc.bench import machine
 from edgeperc.offline.roofline.calibrate import open_session
 from edgeperc.offline.roofline.count import Layer
 from edgeperc.offline.roofline.graph import Shaped
@@ -34,16 +35,19 @@ class Measured:
     """The best of some runs, node by node, in seconds: as the machine was calibrated.
 
     layers: name of a layer -> its nodes' time. other: nodes that the runtime has made (casts of
-    layouts, fused functions), which no layer's name tells. total: of all nodes.
+    layouts, fused functions), which no layer's name tells. total: of all nodes. load: of the
+    machine before the runs; a busy one is slower than it can be, most of all in long layers.
     """
 
     layers: dict[str, float]
     other: float
     total: float
+    load: float
 
 
 def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int = 15) -> Measured:
     """Run a graph on noise and sum the node times by layer."""
+    load = machine.load()
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(graph.model, threads, profile=f"{folder}/nodes")
         given = _noise(graph.model.graph)
@@ -59,7 +63,7 @@ def measure(graph: Shaped, layers: Sequence[Layer], *, threads: int, runs: int =
             found[name] += seconds
         else:
             other += seconds
-    return Measured(dict(found), other, sum(times.values()))
+    return Measured(dict(found), other, sum(times.values()), load)
 
 
 def _best(events: Sequence[dict[str, object]], *, skip: int) -> dict[str, float]:

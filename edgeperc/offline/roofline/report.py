@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeperc import places
+from edgeperc.bench import machine
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.roofline import calibrate, formulas
 from edgeperc.offline.roofline.count import count
@@ -61,6 +62,11 @@ class GraphReport:
                 f"{self.measured.other * 1e3:.3g} ms of it in nodes that the runtime has made and "
                 "that no layer's name tells."
             )
+            if machine.busy(self.measured.load):
+                found.append(
+                    f"The machine was busy (load {self.measured.load:.1f}): measure again when it "
+                    "is quiet."
+                )
         if prediction.graph.guessed:
             found.append(
                 f"Taken for one operation an element: {', '.join(prediction.graph.guessed)}."
@@ -109,6 +115,7 @@ class GraphReport:
             "predicted_ms": prediction.seconds * 1e3,
             "measured_ms": self.measured.total * 1e3 if self.measured else None,
             "measured_in_no_layer_ms": self.measured.other * 1e3 if self.measured else None,
+            "measured_at_load": self.measured.load if self.measured else None,
             "macs": prediction.graph.macs,
             "other_operations": sum(each.layer.other for each in prediction.layers),
             "moved_bytes": sum(each.moved for each in prediction.layers),
