@@ -16,6 +16,7 @@ from edgeperc.errors import ConfigError, DataError
 from edgeperc.offline.compress.adapters.opening import subject_for
 from edgeperc.offline.compress.adapters.prompts import score_masks
 from edgeperc.offline.compress.calibrate.sources import draw, names_of, open_pictures
+from edgeperc.offline.datasets import TRAINING_STREETS, twin
 from edgeperc.offline.nets.sltnet import SLTNet
 
 from .tiny_promptable import film, tiny_sam, tiny_sam2
@@ -109,6 +110,25 @@ def test_of_few_pictures_a_quarter_judges_and_one_does_both(pictures: Path) -> N
         path.unlink()
     samples, held_out = draw("real", SUBJECT, data=str(pictures), count=32, held_out=8, seed=0)
     assert len(samples) == len(held_out) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 10])
+def test_every_sample_calibrates_or_judges_and_none_does_both(pictures: Path, count: int) -> None:
+    for path in sorted(pictures.iterdir())[count:]:
+        path.unlink()
+    samples, held_out = draw("real", SUBJECT, data=str(pictures), count=4, held_out=4, seed=0)
+    assert len(held_out) == (4 if count >= 8 else 1)
+    assert len(samples) == min(count, 8) - len(held_out)
+
+
+def test_events_are_calibrated_with_streets_that_the_network_learned_from() -> None:
+    subject: Any = subject_for(SLTNet(6, width=4, blocks=(0, 0, 1)))
+    (sample,) = subject.windows("twin", 1)
+    (given,) = subject.windows(twin(TRAINING_STREETS), 1)
+    assert torch.equal(sample["voxel"], given["voxel"])
+    assert sample["voxel"].shape[1] == 5
+    assert set(subject.run(subject.net.eval(), sample)) == {"masks"}
+    assert 0 <= subject.score(subject.net, [sample])["miou"] <= 1
 
 
 def test_a_folder_that_cannot_be_used_is_an_error(tmp_path: Path, pictures: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeperc.errors import ConfigError
 from edgeperc.offline.batches import network_pair
 from edgeperc.offline.compress.adapters import Sample
-from edgeperc.offline.datasets import open_dataset
+from edgeperc.offline.datasets import TRAINING_STREETS, open_dataset, twin
 from edgeperc.offline.examples import Example
 from edgeperc.offline.nets.sltnet import SLTNet
 from edgeperc.offline.samples import Dataset
@@ -46,8 +46,15 @@ class SltnetSubject:
         )
 
     def windows(self, data: str | Path | Dataset, count: int) -> list[Sample]:
-        """Windows of a data set, as `edgeperc evaluate --data` takes it, spread evenly."""
-        found = data if isinstance(data, Dataset) else open_dataset(str(data), split="train")
+        """Windows of a data set, as `edgeperc evaluate --data` takes it, spread evenly; of what
+        there is to learn from. `twin` is the streets of the training.
+        """
+        if isinstance(data, Dataset):
+            found = data
+        elif str(data) == "twin":
+            found = twin(TRAINING_STREETS)
+        else:
+            found = open_dataset(str(data), split="train")
         samples = []
         for each in found.thinned(count):
             voxel, truth = network_pair(each)

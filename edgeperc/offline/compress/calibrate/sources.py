@@ -80,9 +80,9 @@ def draw(
         raise DataError(f"{data or source}: no samples to calibrate with")
     if len(drawn) == 1:
         return drawn, drawn
-    judges = min(held_out, max(1, len(drawn) // 4)) if len(drawn) < count + held_out else held_out
+    judges = max(1, held_out if len(drawn) >= count + held_out else min(held_out, len(drawn) // 4))
     # Every so many-th: neighbours in a folder are alike, and the judges should be of all kinds.
-    chosen = {round((i + 0.5) * len(drawn) / judges) for i in range(judges)} if judges else set()
+    chosen = {int((i + 0.5) * len(drawn) / judges) for i in range(judges)}
     kept = [sample for i, sample in enumerate(drawn) if i not in chosen]
     return kept, [drawn[i] for i in sorted(chosen)]
 
