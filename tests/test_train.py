@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -17,6 +16,7 @@ from edgeperc.errors import ConfigError
 from edgeperc.offline import train
 from edgeperc.offline.datasets import TRAINING_STREETS, cached_twin
 from edgeperc.offline.nets.sltnet import SLTNet
+from edgeperc.offline.training_run import save_state
 
 TINY = train.Settings(
     width=8,
@@ -101,14 +101,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, cache: Path) -> 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    train.save_state({"step": 1}, path)
+    save_state({"step": 1}, path)
 
     class Bomb:
         def __reduce__(self) -> tuple[object, ...]:
             raise OSError("power cut")
 
     with pytest.raises(OSError, match="power cut"):
-        train.save_state({"step": Bomb()}, path)
+        save_state({"step": Bomb()}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 
@@ -142,12 +142,3 @@ def test_settled_statistics_are_the_average_over_all_pictures() -> None:
     expected = torch.stack([p.mean((0, 2, 3)) for p in pictures]).mean(0)
     torch.testing.assert_close(norm.running_mean, expected)
     assert norm.momentum == 0.1
-
-
-def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    settings = train.Settings(steps=100, warm_up_steps=10)
-    factors = [train._schedule(step, settings) for step in range(100)]
-    assert np.all(np.diff(factors[:10]) > 0)
-    assert factors[9] == factors[10] == 1
-    assert np.all(np.diff(factors[10:]) < 0)
-    assert factors[-1] < 0.001

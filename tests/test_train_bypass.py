@@ -17,9 +17,8 @@ from edgeperc.offline import clip_data, trainers
 from edgeperc.offline.clips import Clip
 from edgeperc.offline.export_efficient import load_bypass, published_bypass
 from edgeperc.offline.nets.sam2 import Sam2
-from edgeperc.offline.train import save_state
 from edgeperc.offline.train_bypass import BypassTask, Settings, follow, train
-from edgeperc.offline.training_run import Pace
+from edgeperc.offline.training_run import Pace, save_state
 from edgeperc.prompt import VideoSession
 
 from .tiny_promptable import card_of, tiny_sam2

@@ -14,7 +14,7 @@ from edgeperc.offline import train_finder, trainers
 from edgeperc.offline.box_loss import box_loss
 from edgeperc.offline.nets.finder import Finder, Regions
 from edgeperc.offline.sight_batches import BACKGROUND, NOBODY_ASKS, BoxBatch
-from edgeperc.offline.sights import TRAINING_AVENUES, VALIDATION_AVENUES, cached_sights
+from edgeperc.offline.sights import TRAINING_AVENUES, VALIDATION_AVENUES, Sights, cached_sights
 
 TINY = train_finder.Settings(
     channels=(2, 4, 4, 4, 4),
@@ -72,14 +72,14 @@ def test_a_stopped_run_goes_on_where_it_was(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = run_in(tmp_path / "whole", cache)
-    advance = train_finder._Run._advance
+    batch = train_finder.box_batch
 
-    def stopped(run: train_finder._Run, *args: object) -> float:
-        if run.step == 3:
+    def stopped(data: Sights, key: tuple[int, int], count: int) -> BoxBatch:
+        if key[1] == 3:
             raise KeyboardInterrupt
-        return advance(run, *args)  # type: ignore[arg-type]
+        return batch(data, key, count)
 
-    monkeypatch.setattr(train_finder._Run, "_advance", stopped)
+    monkeypatch.setattr(train_finder, "box_batch", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_in(tmp_path / "stopped", cache)
     monkeypatch.undo()

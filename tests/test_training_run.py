@@ -8,8 +8,7 @@ from rich.console import Console
 from torch import nn
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline.train import progress_bar
-from edgeperc.offline.training_run import Pace, TrainingRun, schedule
+from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, schedule
 
 PACE = Pace(steps=40, rate=0.1, warm_up_steps=5, average=0.9, checkpoint_every=10)
 
@@ -66,3 +65,14 @@ def test_the_rate_rises_and_falls():
     assert max(rates) == 1.0
     assert rates[-1] == pytest.approx(0)
     assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_biases_decay_only_where_it_is_said(everything, tmp_path):
+    pace = Pace(steps=1, rate=0.1, decay=0.5, decay_all=everything, warm_up_steps=1)
+    run = run_in(tmp_path, pace=pace)
+    before = {name: p.detach().clone() for name, p in run.net.named_parameters()}
+    with progress_bar(Console(file=io.StringIO())) as progress:
+        run.fit(lambda _: sum(0 * p.sum() for p in run.net.parameters()), progress)
+    shrunk = {name for name, p in run.net.named_parameters() if (p / before[name] < 0.99).all()}
+    assert shrunk == ({"weight", "bias"} if everything else {"weight"})

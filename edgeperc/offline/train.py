@@ -8,9 +8,7 @@ checkpoint as if nothing had happened. What it learns from is drawn once and kep
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from edgeperc.errors import ConfigError
@@ -34,6 +32,7 @@ from edgeperc.offline.nets.lif import LIF
 from edgeperc.offline.nets.sltnet import EARLY_LOSS_WEIGHT, SLTNet
 from edgeperc.offline.samples import IGNORE, Dataset
 from edgeperc.offline.score import Scores, confusion_matrix, score
+from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, save_state
 from edgeperc.twin.scene import CLASSES
 
 VALIDATION_STREETS = range(15_000, 15_010)
@@ -100,97 +99,51 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     with progress_bar(console or Console()) as progress:
         data, validation = _twin_data(out_dir / "cache", settings, threads, progress)
-        run = _Run(settings, seed, out_dir / "checkpoint.pt", class_weights(data, settings.balance))
+        torch.manual_seed(seed)
+        net = SLTNet(len(CLASSES), bins=INPUT.bins, width=settings.width)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        identity = {"seed": seed, **asdict(settings)}
+        run = TrainingRun(net, identity, out_dir / "checkpoint.pt", _pace(settings))
         if resume:
             run.load()
         try:
-            run.fit(data, validation, progress)
+            run.fit(
+                _loss_of(net, data, settings, seed),
+                progress,
+                validate=lambda: f"mIoU {100 * validate(net, validation)[0].miou:.1f} %",
+            )
         except KeyboardInterrupt:
             run.save()
             raise
-        settle_statistics(run.net, whole_pictures(data, seed, settings.settle_batches))
-    scores, firing = validate(run.net, validation)
+        settle_statistics(net, whole_pictures(data, seed, settings.settle_batches))
+    scores, firing = validate(net, validation)
     weights = out_dir / "weights.pt"
-    save_state(run.net.state_dict(), weights)
+    save_state(net.state_dict(), weights)
     return Trained(weights=weights, scores=scores, seconds=run.seconds, firing=firing)
 
 
-class _Run:
-    """The state of a training run: network, optimiser, step and time spent."""
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        steps=settings.steps,
+        rate=settings.rate,
+        decay=0.0,
+        warm_up_steps=settings.warm_up_steps,
+        clip_norm=settings.clip_norm,
+        checkpoint_every=settings.checkpoint_every,
+        validate_every=settings.validate_every,
+    )
 
-    def __init__(self, settings: Settings, seed: int, path: Path, weights: Tensor) -> None:
-        torch.manual_seed(seed)
-        self.settings, self.seed, self._path, self._weights = settings, seed, path, weights
-        self.net = SLTNet(len(CLASSES), bins=INPUT.bins, width=settings.width)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=settings.rate)
-        self.step, self.seconds = 0, 0.0
 
-    def fit(self, data: Dataset, validation: Dataset, progress: Progress) -> None:
-        """Do the steps that are left."""
-        total = self.settings.steps
-        task = progress.add_task("train", total=total, completed=self.step, note="")
-        started_s, seconds_before = time.monotonic(), self.seconds
-        mean_loss, miou, first = 0.0, "-", self.step + 1
-        while self.step < total:
-            loss = self._advance(data)
-            self.step += 1
-            mean_loss = 0.95 * mean_loss + 0.05 * loss if self.step > first else loss
-            self.seconds = seconds_before + time.monotonic() - started_s
-            if self.step % self.settings.validate_every == 0 and self.step < total:
-                scores, _ = validate(self.net, validation)
-                miou = f"{100 * scores.miou:.1f} %"
-                progress.console.print(
-                    f"step {self.step}: loss {mean_loss:.3f}, mIoU {miou}, {self.seconds:.0f} s"
-                )
-            if self.step % self.settings.checkpoint_every == 0:
-                self.save()
-            progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  mIoU {miou}")
-        self.save()
+def _loss_of(net: SLTNet, data: Dataset, settings: Settings, seed: int) -> Callable[[int], Tensor]:
+    weights = class_weights(data, settings.balance)
 
-    def _advance(self, data: Dataset) -> float:
-        settings = self.settings
-        for group in self._optimiser.param_groups:
-            group["lr"] = settings.rate * _schedule(self.step, settings)
-        key = (self.seed, self.step)
-        voxels, labels = crops(data, key, settings.batch, settings.crop_px)
-        self.net.train()
-        logits, early = self.net.forward_with_early(voxels)
-        loss = _loss(logits, labels, self._weights)
-        loss = loss + EARLY_LOSS_WEIGHT * _loss(early, labels, self._weights)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip_norm)
-        self._optimiser.step()
-        return float(loss.detach())
+    def loss_of(step: int) -> Tensor:
+        voxels, labels = crops(data, (seed, step), settings.batch, settings.crop_px)
+        net.train()
+        logits, early = net.forward_with_early(voxels)
+        return _loss(logits, labels, weights) + EARLY_LOSS_WEIGHT * _loss(early, labels, weights)
 
-    def save(self) -> None:
-        """Write the checkpoint; a kill at any moment leaves the old or the new one."""
-        state = {
-            "run": self._identity(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "net": self.net.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-        save_state(state, self._path)
-
-    def load(self) -> None:
-        """Go on from the checkpoint, if there is one."""
-        if not self._path.exists():
-            return
-        state = torch.load(self._path, weights_only=True)
-        if state["run"] != self._identity():
-            raise ConfigError(
-                f"{self._path}: belongs to a run with another seed or other settings",
-                hint="choose another --out, or start anew with --fresh",
-            )
-        self.net.load_state_dict(state["net"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def _identity(self) -> dict[str, Any]:
-        return {"seed": self.seed, **asdict(self.settings)}
+    return loss_of
 
 
 def validate(net: SLTNet, data: Dataset) -> tuple[Scores, dict[str, float]]:
@@ -260,14 +213,6 @@ def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return entropy + 1 - (common / union.clamp(min=1))[present].mean()
 
 
-def _schedule(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a half cosine down to nothing; a factor of the learning rate."""
-    if step < settings.warm_up_steps:
-        return (step + 1) / settings.warm_up_steps
-    left = (step - settings.warm_up_steps) / max(1, settings.steps - settings.warm_up_steps)
-    return 0.5 * (1 + float(np.cos(np.pi * left)))
-
-
 @contextmanager
 def _firing_rates(net: nn.Module) -> Iterator[dict[str, list[float]]]:
     rates: dict[str, list[float]] = {}
@@ -287,26 +232,3 @@ def _firing_rates(net: nn.Module) -> Iterator[dict[str, list[float]]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def save_state(state: Any, path: Path) -> None:
-    """Write by torch.save; a kill at any moment leaves the old or the new file."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Bars whose tasks have a `note`."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )

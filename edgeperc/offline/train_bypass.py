@@ -31,9 +31,8 @@ from edgeperc.offline.export_prompt import load_net
 from edgeperc.offline.nets.efficient import Bypass, Routed, SaliencyTaps, bypass_of
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2
 from edgeperc.offline.prompting_task import as_tensor
-from edgeperc.offline.train import progress_bar, save_state
 from edgeperc.offline.training_bank import TrainingBank
-from edgeperc.offline.training_run import Pace, TrainingRun
+from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, save_state
 from edgeperc.prompting import seam
 from edgeperc.prompting.windows import choose
 

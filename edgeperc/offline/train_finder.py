@@ -8,7 +8,6 @@ killed goes on from its last checkpoint.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from edgeperc.detection.decode import finder
 from edgeperc.detection.merge import suppress
-from edgeperc.errors import ConfigError
 from edgeperc.offline.box_loss import box_loss
 from edgeperc.offline.nets.finder import Finder, Regions
 from edgeperc.offline.samples import IGNORE
@@ -40,7 +38,7 @@ from edgeperc.offline.sights import (
     Sights,
     cached_sights,
 )
-from edgeperc.offline.train import progress_bar, save_state
+from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, save_state
 from edgeperc.twin.avenue import KINDS
 from edgeperc.twin.plots import REGIONS
 
@@ -112,17 +110,31 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     with progress_bar(console or Console()) as progress:
         data, validation = _sights(out_dir / "cache", settings, threads, progress)
-        run = _Run(name, settings, seed, out_dir / "checkpoint.pt")
+        torch.manual_seed(seed)
+        task: Any = (_Boxes if name.startswith("finder") else _Regions)(settings)
+        net = task.net.to(memory_format=torch.channels_last)
+        identity = {"name": name, "seed": seed, **asdict(settings)}
+        run = TrainingRun(net, identity, out_dir / "checkpoint.pt", _pace(settings))
         if resume:
             run.load()
+
+        def loss_of(step: int) -> Tensor:
+            net.train()
+            loss: Tensor = task.loss(net, data, (seed, step), settings.batch)
+            return loss
+
         try:
-            run.fit(data, validation, progress)
+            run.fit(
+                loss_of,
+                progress,
+                validate=lambda: str(task.headline(task.validate(net, validation))),
+            )
         except KeyboardInterrupt:
             run.save()
             raise
     weights = out_dir / "weights.pt"
-    save_state({"channels": settings.channels, "net": run.net.state_dict()}, weights)
-    scores = run.task.validate(run.net, validation)
+    save_state({"channels": settings.channels, "net": net.state_dict()}, weights)
+    scores = task.validate(net, validation)
     return Trained(weights=weights, scores=scores, seconds=run.seconds)
 
 
@@ -161,80 +173,17 @@ class _Regions:
         return f"mIoU {100 * scores.miou:.1f} %"
 
 
-class _Run:
-    """The state of a training run: network, optimiser, step and time spent."""
-
-    def __init__(self, name: str, settings: Settings, seed: int, path: Path) -> None:
-        torch.manual_seed(seed)
-        self.settings, self.seed, self._path, self._name = settings, seed, path, name
-        self.task: Any = (_Boxes if name.startswith("finder") else _Regions)(settings)
-        self.net: nn.Module = self.task.net
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimiser = torch.optim.AdamW(
-            self.net.parameters(), lr=settings.rate, weight_decay=settings.decay
-        )
-        self.step, self.seconds = 0, 0.0
-
-    def fit(self, data: Sights, validation: Sights, progress: Progress) -> None:
-        """Do the steps that are left."""
-        total = self.settings.steps
-        task = progress.add_task("train", total=total, completed=self.step, note="")
-        started_s, seconds_before = time.monotonic(), self.seconds
-        mean_loss, headline, first = 0.0, "-", self.step + 1
-        while self.step < total:
-            loss = self._advance(data)
-            self.step += 1
-            mean_loss = 0.99 * mean_loss + 0.01 * loss if self.step > first else loss
-            self.seconds = seconds_before + time.monotonic() - started_s
-            if self.step % self.settings.validate_every == 0 and self.step < total:
-                headline = self.task.headline(self.task.validate(self.net, validation))
-                progress.console.print(
-                    f"step {self.step}: loss {mean_loss:.3f}, {headline}, {self.seconds:.0f} s"
-                )
-            if self.step % self.settings.checkpoint_every == 0:
-                self.save()
-            progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  {headline}")
-        self.save()
-
-    def _advance(self, data: Sights) -> float:
-        settings = self.settings
-        for group in self._optimiser.param_groups:
-            group["lr"] = settings.rate * _schedule(self.step, settings)
-        self.net.train()
-        loss = self.task.loss(self.net, data, (self.seed, self.step), settings.batch)
-        self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip_norm)
-        self._optimiser.step()
-        return float(loss.detach())
-
-    def save(self) -> None:
-        """Write the checkpoint; a kill at any moment leaves the old or the new one."""
-        state = {
-            "run": self._identity(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "net": self.net.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-        }
-        save_state(state, self._path)
-
-    def load(self) -> None:
-        """Go on from the checkpoint, if there is one."""
-        if not self._path.exists():
-            return
-        state = torch.load(self._path, weights_only=True)
-        if state["run"] != self._identity():
-            raise ConfigError(
-                f"{self._path}: belongs to a run with another seed or other settings",
-                hint="choose another --out, or start anew with --fresh",
-            )
-        self.net.load_state_dict(state["net"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def _identity(self) -> dict[str, Any]:
-        return {"name": self._name, "seed": self.seed, **asdict(self.settings)}
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        steps=settings.steps,
+        rate=settings.rate,
+        decay=settings.decay,
+        decay_all=True,
+        warm_up_steps=settings.warm_up_steps,
+        clip_norm=settings.clip_norm,
+        checkpoint_every=settings.checkpoint_every,
+        validate_every=settings.validate_every,
+    )
 
 
 @torch.no_grad()
@@ -270,14 +219,6 @@ def _tensor(image: np.typing.NDArray[np.uint8]) -> Tensor:
 
 def _at_full_size(logits: Tensor) -> Tensor:
     return F.interpolate(logits, scale_factor=4.0, mode="nearest")
-
-
-def _schedule(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a half cosine down to nothing; a factor of the learning rate."""
-    if step < settings.warm_up_steps:
-        return (step + 1) / settings.warm_up_steps
-    left = (step - settings.warm_up_steps) / max(1, settings.steps - settings.warm_up_steps)
-    return 0.5 * (1 + float(np.cos(np.pi * left)))
 
 
 def _sights(

@@ -19,8 +19,7 @@ from edgeperc.offline.clip_data import ClipData
 from edgeperc.offline.nets.promptable import PROMPTABLE
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
 from edgeperc.offline.prompting_task import Load, PromptingTask, PromptScores, validate_prompting
-from edgeperc.offline.train import progress_bar, save_state
-from edgeperc.offline.training_run import Pace, TrainingRun
+from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, save_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ that was not.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline.train import save_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +31,14 @@ class Pace:
     """How fast a run learns, and how often it looks up.
 
     rate, decay: of AdamW; the rate rises over warm_up_steps and falls by half a cosine to nothing.
-    average: decay of the running mean of the weights, which is the result; 0 keeps none.
+    decay_all: biases and norms decay, too. average: decay of the running mean of the weights, which
+    is the result; 0 keeps none.
     """
 
     steps: int
     rate: float
     decay: float = 0.01
+    decay_all: bool = False
     warm_up_steps: int = 100
     clip_norm: float = 1.0
     average: float = 0.0
@@ -62,7 +65,7 @@ class TrainingRun:
         self.net, self.pace = net, pace
         self._identity, self._path = dict(identity), path
         self._learnt = [p for p in net.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(_groups(net, pace.decay, slow or {}), lr=pace.rate)
+        self._optimiser = torch.optim.AdamW(_groups(net, pace, slow or {}), lr=pace.rate)
         self._mean = [p.detach().clone() for p in self._learnt] if pace.average else []
         self.step, self.seconds = 0, 0.0
 
@@ -149,15 +152,39 @@ def schedule(step: int, pace: Pace) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * left)))
 
 
-def _groups(net: nn.Module, decay: float, slow: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What has two axes or more decays; biases and norms do not, nor what is `slow`."""
+def _groups(net: nn.Module, pace: Pace, slow: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What has two axes or more decays, the rest with decay_all only, and what is `slow` never."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in net.named_parameters():
         factor = next((f for part, f in slow.items() if part in name), 1.0)
         if p.requires_grad:
-            key = (factor, decay if p.ndim > 1 and factor == 1 else 0.0)
+            decays = factor == 1 and (p.ndim > 1 or pace.decay_all)
+            key = (factor, pace.decay if decays else 0.0)
             groups.setdefault(key, []).append(p)
     return [
         {"params": params, "weight_decay": decay, "factor": factor}
         for (factor, decay), params in groups.items()
     ]
+
+
+def save_state(state: Any, path: Path) -> None:
+    """Write by torch.save; a kill at any moment leaves the old or the new file."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Bars whose tasks have a `note`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )

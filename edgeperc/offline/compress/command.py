@@ -25,7 +25,7 @@ from edgeperc.offline.compress.quantize import quantize as quantize_pass
 from edgeperc.offline.compress.recipe import Recipe, chosen_sites
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import Site, fits, sites_of
-from edgeperc.offline.train import progress_bar
+from edgeperc.offline.training_run import progress_bar
 
 
 def compress(

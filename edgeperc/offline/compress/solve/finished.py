@@ -14,7 +14,7 @@ import torch
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.solve.learn_unit import Outcome
 from edgeperc.offline.compress.solve.learning import State
-from edgeperc.offline.train import save_state
+from edgeperc.offline.training_run import save_state
 
 
 @dataclass(slots=True)
