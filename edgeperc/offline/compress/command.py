@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -42,18 +43,21 @@ def compress(
 ) -> Ledger:
     """Run a recipe and write the artifact into `folder`, which is whole or not there.
 
-    data, source, seed: in place of the recipe's. where: its file, for errors. Raises ConfigError,
-    DataError, ModelError; nothing is written then.
+    What long passes learned is kept beside it until then, and the same command goes on after a
+    kill. data, source, seed: in place of the recipe's. where: its file, for errors. Raises
+    ConfigError, DataError, ModelError; nothing is written then.
     """
     torch.set_num_threads(threads)
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
     artifact: Any = import_module("edgeperc.offline.compress.artifact")
     with progress_bar(console or Console(stderr=True)) as progress:
         ctx = prepare(subject, recipe, data=data, source=source, seed=seed, progress=progress)
+        ctx.work = folder.with_name(f"{folder.name}.unfinished")
         ledger = run_recipe(ctx, recipe, where=where)
         ledger.source = source or recipe.calibration.source
         refuse_bad(ledger, recipe)
         artifact.write(ctx, ledger, folder)
+        shutil.rmtree(ctx.work, ignore_errors=True)
     return ledger
 
 
