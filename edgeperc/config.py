@@ -211,7 +211,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     rate_hz: Rate | None = None
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
-    providers: tuple[ProviderName | ProviderTable, ...] = ()
+    providers: tuple[str | ProviderTable, ...] = ()
     detect: DetectOptions = DetectOptions()
     prompt: PromptOptions = PromptOptions()
 

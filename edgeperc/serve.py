@@ -68,6 +68,14 @@ def trouble(run: Run) -> list[str]:
     return found
 
 
+def what_runs(run: Run) -> Iterator[str]:
+    """A line for each pipeline: its model, and by whom it is really run."""
+    for pipeline in run.pipelines():
+        ref = pipeline.model
+        precision = "" if ref.precision == "fp32" else f", {ref.precision}"
+        yield f"{pipeline.name}: {ref.name} on {ref.engine} ({ref.provider}{precision})"
+
+
 def watch_run(run: Run, console: Console, *, duration_s: float | None = None) -> bool:
     """Start a run, show it until it ends, stop it; True if a signal or `duration_s` ended it."""
     ended = False
@@ -92,9 +100,8 @@ def _announce(console: Console, plan: Plan, run: Run) -> None:
         escape(f"edgeperc {__version__} · app {plan.app_path} · rig {plan.rig_path}"),
         soft_wrap=True,
     )
-    for pipeline in run.pipelines():
-        ref = pipeline.model
-        console.print(escape(f"  {pipeline.name}: {ref.name} on {ref.engine} ({ref.provider})"))
+    for line in what_runs(run):
+        console.print(escape(f"  {line}"))
     for where in run.where:
         console.print(escape(f"  look: {where}"))
     console.print("  stop: Ctrl-C")

@@ -9,17 +9,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeperc import providers
-from edgeperc.config import ProviderTable
+from edgeperc import places, providers
+from edgeperc.assemble import assemble
+from edgeperc.config import App, PipelineTable, ProviderTable, load
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
+from edgeperc.plan import Plan, open_model
+from edgeperc.prompt import Efficient, ImageSession, VideoSession
 from edgeperc.providers import Provider, chosen
+from edgeperc.result import ModelRef
+from edgeperc.serve import what_runs
 
 FULL = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -212,6 +218,82 @@ def test_openvino_is_told_its_precision_device_and_threads() -> None:
         "device_type": "GPU",
         "load_config": '{"GPU": {"INFERENCE_PRECISION_HINT": "f16"}}',
     }
+
+
+def test_a_pipeline_with_providers_is_run_by_onnxruntime() -> None:
+    """The bundled label maps have a spike-driven engine, which providers would not be of."""
+    model = places.find_model("sltnet-twin")
+    table = PipelineTable(name="p", input="dvs", model="sltnet-twin", providers=("cpu",))
+    ref = open_model(model, table).ref
+    assert (ref.engine, ref.provider) == ("onnxruntime", "CPUExecutionProvider")
+    with pytest.raises(ConfigError, match="not of the spike-driven engine"):
+        open_model(model, msgspec.structs.replace(table, engine="spiking"))
+
+
+@pytest.mark.parametrize("name", ["finder-twin", "promptable", "sltnet-twin"])
+def test_a_pipeline_hands_its_providers_to_every_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [FULL["cpu"]])
+    wanted = ProviderTable(name="openvino", precision="bf16")
+    table = PipelineTable(name="p", input="wide", model=name, providers=(wanted, "cpu"))
+    with pytest.raises(ModelError, match="provider 'openvino': this onnxruntime"):
+        open_model(places.find_model(name), table)
+
+
+def test_every_network_of_a_video_is_given_the_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, object]] = []
+
+    class Seen(Session):
+        def __init__(self, path: Path, **options: Any) -> None:
+            given.append((path.stem, options["providers"]))
+            super().__init__(path, **options)
+
+    monkeypatch.setattr("edgeperc.prompting.networks.Session", Seen)
+    model = places.find_model("promptable")
+    for efficient in (Efficient(), Efficient(memory_keep_share=0.05)):
+        VideoSession(model, threads=1, providers=("cpu",), efficient=efficient).close()
+    ImageSession(model, threads=1, providers=("cpu",)).close()
+    assert {name for name, _ in given} == {
+        "encoder",
+        "decoder",
+        "memory_encoder",
+        "memory_attention",
+        "memory_retrieval",
+    }
+    assert {providers for _, providers in given} == {("cpu",)}
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ('providers = "cpu"', "[[pipelines]] #1 providers: expected `array`"),
+        ('providers = [{ name = "openvino", presicion = "bf16" }]', "did you mean 'precision'"),
+        ('providers = [{ name = "openvino", precision = "f8" }]', "precision: "),
+    ],
+)
+def test_mistakes_in_an_app_are_said_where_they_stand(
+    toml: str, complaint: str, tmp_path: Path
+) -> None:
+    app = tmp_path / "app.toml"
+    app.write_text(f'rig = "r"\n[[pipelines]]\nname="a"\ninput="b"\nmodel="c"\n{toml}\n')
+    with pytest.raises(ConfigError) as error:
+        load(app, App)
+    assert complaint in str(error.value)
+
+
+def test_an_unknown_provider_of_an_app_is_said_where_it_stands(tmp_path: Path) -> None:
+    app = tmp_path / "app.toml"
+    pipeline = 'name="a"\ninput="dvs"\nmodel="sltnet-twin"\nproviders=["tpu"]\n'
+    app.write_text(f'rig = "twin"\n[[pipelines]]\n{pipeline}')
+    with pytest.raises(ConfigError, match=r"app.toml \[\[pipelines\]\] #1 .*provider 'tpu'"):
+        assemble(Plan.load(str(app)))
+
+
+def test_lines_of_serve_and_check_name_who_runs_it() -> None:
+    ref = ModelRef(name="m", engine="onnxruntime", provider=FULL["openvino"], precision="bf16")
+    run: Any = SimpleNamespace(pipelines=lambda: [SimpleNamespace(name="p", model=ref)])
+    assert list(what_runs(run)) == ["p: m on onnxruntime (OpenVINOExecutionProvider, bf16)"]
 
 
 # what it says when it fails

@@ -108,7 +108,7 @@ def check(
 ) -> None:
     """Open everything that an app names, run it for two seconds and say what is wrong."""
     from edgeperc.serve import check as run_check
-    from edgeperc.serve import trouble
+    from edgeperc.serve import trouble, what_runs
     from edgeperc.table import run_report, run_table
 
     run = run_check(name)
@@ -116,6 +116,8 @@ def check(
     if as_json:
         print_json({**run_report(run), "trouble": found})
     else:
+        for line in what_runs(run):
+            Console().print(escape(line), highlight=False)
         Console().print(run_table(run))
     fail_on(found, run.hints)
 
