@@ -128,6 +128,13 @@ def test_windows_that_tile_the_picture_are_not_padded():
     assert not any(norm.padded for norm in norms_of(net).values())
 
 
+def test_windows_are_compared_with_what_pooling_left_of_the_picture():
+    """Eight tiles the 16 patches of the beginning, not the 4 where it is used."""
+    norms = norms_of(tiny_sam2(windows=(8, 4, 8, 2)))
+    padded = [name for name, norm in norms.items() if norm.padded]
+    assert padded == ["image_encoder.trunk.blocks.4.norm1"]
+
+
 @pytest.mark.parametrize("norm", ["norm1", "norm2", "norm3", "norm4"])
 def test_a_norm_that_feeds_a_residual_is_left_out(sam2, norm):
     assert f"sam_mask_decoder.transformer.layers.0.{norm}" in dict(sam2.named_modules())
