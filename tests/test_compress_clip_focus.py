@@ -82,7 +82,7 @@ def test_it_never_looks_elsewhere_more_than_before() -> None:
     assert len(decisions) == 7 * 4
     moved = {d["key"] for d in decisions if d["percentile"] is not None}
     for d in decisions:
-        assert d["chosen"] <= d["fitted"]
+        assert 0 <= d["chosen"] <= d["fitted"] <= 1
         assert (d["chosen"] < d["fitted"]) == (d["percentile"] is not None)
         assert d["low"] <= 0 <= d["high"]
     for key, scale in v.items():

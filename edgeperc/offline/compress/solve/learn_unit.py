@@ -30,7 +30,7 @@ class Pace:
     exact network, in a unit's input and in its quantizers. decide: weight of the rounding cost.
     """
 
-    iters: int = 300
+    iters: int = 500
     batch: int = 1
     rounding_rate: float = 3e-2
     step_rate: float = 2e-3

@@ -41,7 +41,7 @@ def reconstruct(
     at: Sequence[Site],
     *,
     granularity: str = "block",
-    iters: int = 300,
+    iters: int = 500,
     batch: int = 1,
     rounding_rate: float = 3e-2,
     step_rate: float = 2e-3,
