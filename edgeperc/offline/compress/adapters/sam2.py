@@ -19,6 +19,8 @@ from edgeperc.offline.nets.sam2 import Sam2
 KEEP_FP = (
     "image_encoder.trunk.patch_embed",
     "image_encoder.trunk.pyramid.start",
+    # Sixteen channels, depthwise; one of them reaches 100 where most stay below 3.
+    "image_encoder.trunk.pyramid.dark4.0.0",
     "sam_prompt_encoder",
     "sam_mask_decoder.output_upscaling",
     "sam_mask_decoder.output_hypernetworks_mlps",
