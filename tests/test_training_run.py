@@ -59,6 +59,15 @@ def test_another_runs_checkpoint_is_refused(tmp_path):
         run_in(tmp_path, {"seed": 1}).load()
 
 
+def test_a_checkpoint_without_what_a_run_keeps_now_is_refused(tmp_path):
+    run_in(tmp_path).save()
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["mean"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="another seed or other settings"):
+        run_in(tmp_path).load()
+
+
 def test_the_rate_rises_and_falls():
     rates = [schedule(step, PACE) for step in range(41)]
     assert rates[0] == pytest.approx(0.2)

@@ -119,7 +119,7 @@ class TrainingRun:
         if not self._path.exists():
             return
         state = torch.load(self._path, weights_only=True)
-        if state["run"] != self._identity:
+        if state.get("run") != self._identity or "mean" not in state:
             raise ConfigError(
                 f"{self._path}: belongs to a run with another seed or other settings",
                 hint="choose another --out, or start anew with --fresh",
