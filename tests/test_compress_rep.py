@@ -7,6 +7,7 @@ from torch import nn
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.compress.adapters.sam import SamSubject
 from edgeperc.offline.compress.adapters.sam2 import Sam2Subject
+from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.engine import run_recipe
 from edgeperc.offline.compress.norms import norms_of
@@ -404,3 +405,18 @@ def test_the_preset_runs_and_its_rescaling_is_kept(which):
     assert (first.kind, first.kept, second.kind) == ("rep", True, "quantize")
     assert any(isinstance(q, Given) for q in ctx.sim.quantizers.values())
     assert {values.dtype for values in net.parameters()} == {torch.float32}
+
+
+def test_a_spiking_network_answers_as_before():
+    """Its norms before depthwise convolutions move; those before neurons do not."""
+    torch.manual_seed(0)
+    net = SLTNet(4, width=8, blocks=(1, 1, 1)).double()
+    subject = SltnetSubject(net, picture_px=(32, 32))
+    given = [{"voxel": sample["voxel"].double()} for sample in subject.noise(2)]
+    ctx = Context(subject=subject, sim=Simulated(net), samples=given, held_out=[])
+    exact = ctx.outputs(given)
+    details = rep(ctx, choose(ctx.sim.sites, "*"), bits=4).details["norms"]
+    assert len(details) == 8
+    assert {name.rpartition(".")[2] for name in details} == {"2"}
+    for found, expected in zip(ctx.outputs(given), exact, strict=True):
+        torch.testing.assert_close(found["masks"], expected["masks"], rtol=1e-9, atol=1e-9)
