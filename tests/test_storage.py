@@ -9,7 +9,7 @@ from edgeperc.infer import Session
 from edgeperc.offline.storage import stored
 
 RNG = np.random.default_rng(0)
-WEIGHT = RNG.normal(size=(48, 32)).astype(np.float32) * np.geomspace(1e-3, 1, 32, dtype=np.float32)
+WEIGHT = RNG.normal(size=(288, 32)).astype(np.float32) * np.geomspace(1e-3, 1, 32, dtype=np.float32)
 BIAS = RNG.normal(size=32).astype(np.float32)
 
 
@@ -21,7 +21,7 @@ def network():
             helper.make_node("Add", ["product", "bias"], ["answer"]),
         ],
         "line",
-        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [3, 48])],
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [3, 288])],
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [3, 32])],
         [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(BIAS, "bias")],
     )
@@ -33,7 +33,7 @@ def test_the_network_answers_nearly_the_same(tmp_path, storage, error):
     path = tmp_path / "line.onnx"
     onnx.save(stored(network(), storage), path)
     onnx.checker.check_model(str(path))
-    picture = RNG.normal(size=(3, 48)).astype(np.float32)
+    picture = RNG.normal(size=(3, 288)).astype(np.float32)
     wanted = picture @ WEIGHT + BIAS
     # Each column has a scale of its own, so that those of small weights are as exact.
     scale = np.linalg.norm(picture, axis=1)[:, None] * np.linalg.norm(WEIGHT, axis=0)
@@ -51,10 +51,18 @@ def test_fewer_bytes_are_fewer_bytes(tmp_path):
     assert sizes[2] < 0.45 * sizes[0]
 
 
+def test_weights_of_few_numbers_keep_two_bytes():
+    model = network()
+    few = numpy_helper.from_array(WEIGHT[:200], "weight")
+    model.graph.initializer[0].CopyFrom(few)
+    kept = {w.name: w.data_type for w in stored(model, "byte").graph.initializer}
+    assert kept["weight_half"] == TensorProto.FLOAT16
+
+
 def test_nothing_is_not_a_number():
     model = network()
     model.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(np.zeros((48, 32), np.float32), "weight")
+        numpy_helper.from_array(np.zeros((288, 32), np.float32), "weight")
     )
     kept = {w.name: numpy_helper.to_array(w) for w in stored(model, "byte").graph.initializer}
     assert not kept["weight_byte"].any()
