@@ -19,6 +19,7 @@ from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
 from edgeperc.offline.compress.calibrate import synthetic
 from edgeperc.offline.compress.calibrate.evolve import ellipses
 from edgeperc.offline.compress.calibrate.pictures import View, coloured, pixels_of, step_rms
+from edgeperc.offline.compress.calibrate.sources import draw
 from edgeperc.offline.compress.calibrate.synthetic import (
     Making,
     synthesise,
@@ -53,9 +54,9 @@ def test_samples_are_pictures_with_prompts(make):
         assert torch.isfinite(sample["picture"]).all()
         assert sample["points"].shape == (*sample["labels"].shape, 2)
         assert {1.0, 2.0} <= set(sample["labels"].flatten().tolist())  # clicks and boxes
-        assert sample["truth"].flatten(1).any(1).all()
         outputs = make().run(make().net, sample)
         assert len(outputs["masks"]) == len(sample["points"])
+    assert make().score(make().net, samples) == {}, "what the network sees is no truth"
 
 
 def test_same_seed_same_samples():
@@ -137,7 +138,7 @@ def test_a_killed_run_goes_on_as_if_it_was_not(killed_at, tmp_path, monkeypatch)
     monkeypatch.setattr(synthetic, "BATCH_PIXELS", 2 * 64 * 64)
     monkeypatch.setattr(synthetic, "KEEP_EVERY", 2)
     whole = synthesise(subject(), 3, 0, iterations=FEW)
-    keep, iterate, calls = tmp_path / "pictures.pt", Making._iterate, []
+    keep, iterate, calls = tmp_path / "new" / "pictures.pt", Making._iterate, []
 
     def killed(self, *args):
         calls.append(args)
@@ -299,3 +300,14 @@ def test_the_guard_would_notice(tmp_path):
     if SHARED.is_dir():
         done = guarded(tmp_path, "real", str(SHARED / "bsds500"))
         assert "a data set was " in done.stderr
+
+
+def test_as_a_source_it_keeps_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setitem(synthesise.__kwdefaults__, "iterations", 3)
+    options = {"count": 2, "held_out": 1, "seed": 0, "work": tmp_path / "unfinished"}
+    drawn, judges = draw("synthetic", subject(), **options)
+    assert (len(drawn), len(judges)) == (2, 1)
+    assert (tmp_path / "unfinished" / "synthetic.pt").is_file()
+    monkeypatch.setattr(Making, "_iterate", lambda *_: pytest.fail("made already"))
+    again, _ = draw("synthetic", subject(), **options)
+    assert equal(drawn, again)

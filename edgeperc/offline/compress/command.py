@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from importlib import import_module
@@ -51,13 +52,16 @@ def compress(
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
     artifact: Any = import_module("edgeperc.offline.compress.artifact")
     with progress_bar(console or Console(stderr=True)) as progress:
-        ctx = prepare(subject, recipe, data=data, source=source, seed=seed, progress=progress)
-        ctx.work = folder.with_name(f"{folder.name}.unfinished")
+        work = folder.with_name(f"{folder.name}.unfinished")
+        ctx = prepare(
+            subject, recipe, data=data, source=source, seed=seed, progress=progress, work=work
+        )
+        exact = copy.deepcopy(subject.net)  # weights go onto their grids for good
         ledger = run_recipe(ctx, recipe, where=where)
         ledger.source = source or recipe.calibration.source
         refuse_bad(ledger, recipe)
-        artifact.write(ctx, ledger, folder)
-        shutil.rmtree(ctx.work, ignore_errors=True)
+        artifact.write(ctx, ledger, folder, exact=exact, opset=recipe.export.opset)
+        shutil.rmtree(work, ignore_errors=True)
     return ledger
 
 
@@ -69,6 +73,7 @@ def prepare(
     source: str | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> Context:
     """What the passes of a recipe are given: the network in full precision, and samples."""
     table = recipe.calibration
@@ -82,6 +87,7 @@ def prepare(
         held_out=table.held_out,
         seed=seed,
         progress=progress,
+        work=work,
     )
     return Context(
         subject=subject,
@@ -91,6 +97,7 @@ def prepare(
         seed=seed,
         progress=progress,
         keep_fp=keep_fp(subject, recipe),
+        work=work,
     )
 
 

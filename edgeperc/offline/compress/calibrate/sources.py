@@ -22,12 +22,19 @@ from edgeperc.offline.davis import is_davis
 from edgeperc.offline.examples import OPENERS, Example
 from edgeperc.offline.shelf import Shelf
 
-Draw: TypeAlias = Callable[[Subject, str | None, int, int, Progress | None], list[Sample]]
-"""(subject, data, count, seed, progress) to samples."""
+Draw: TypeAlias = Callable[
+    [Subject, str | None, int, int, Progress | None, Path | None], list[Sample]
+]
+"""(subject, data, count, seed, progress, work) to samples."""
 
 
 def _real(
-    subject: Subject, data: str | None, count: int, seed: int, progress: Progress | None
+    subject: Subject,
+    data: str | None,
+    count: int,
+    seed: int,
+    progress: Progress | None,
+    work: Path | None,
 ) -> list[Sample]:
     if data is None:
         raise ConfigError(
@@ -40,16 +47,27 @@ def _real(
 
 
 def _noise(
-    subject: Subject, data: str | None, count: int, seed: int, progress: Progress | None
+    subject: Subject,
+    data: str | None,
+    count: int,
+    seed: int,
+    progress: Progress | None,
+    work: Path | None,
 ) -> list[Sample]:
     return subject.noise(count, seed=seed)
 
 
 def _synthetic(
-    subject: Subject, data: str | None, count: int, seed: int, progress: Progress | None
+    subject: Subject,
+    data: str | None,
+    count: int,
+    seed: int,
+    progress: Progress | None,
+    work: Path | None,
 ) -> list[Sample]:
     maker: Any = import_module("edgeperc.offline.compress.calibrate.synthetic")
-    made: list[Sample] = maker.synthesise(subject, count, seed, progress)
+    keep = work / "synthetic.pt" if work else None
+    made: list[Sample] = maker.synthesise(subject, count, seed, progress, keep=keep)
     return made
 
 
@@ -66,16 +84,18 @@ def draw(
     held_out: int,
     seed: int,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> tuple[list[Sample], list[Sample]]:
     """Samples to calibrate with and other ones to judge with, from one source.
 
+    work: a folder where a source that takes long keeps how far it is; None keeps nothing.
     Of fewer pictures than count + held_out, a quarter judges; of one alone both are the same.
     Raises ConfigError for an unknown source, or data that it needs and has not; DataError for a
     folder without pictures, or one that cannot be read.
     """
     if source not in SOURCES:
         raise ConfigError(f"unknown source '{source}'", hint=f"one of {', '.join(SOURCES)}")
-    drawn = SOURCES[source](subject, data, count + held_out, seed, progress)
+    drawn = SOURCES[source](subject, data, count + held_out, seed, progress, work)
     if not drawn:
         raise DataError(f"{data or source}: no samples to calibrate with")
     if len(drawn) == 1:

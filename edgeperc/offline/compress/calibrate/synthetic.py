@@ -98,10 +98,12 @@ def synthesise(
 ) -> list[Sample]:
     """Samples of synthesised pictures; the same for the same subject, count, seed and iterations.
 
+    They are prompted for what the network sees in them, which is no truth to score answers with.
     keep: a file to go on from after a kill. Raises what `synthesise_examples` does.
     """
     examples = synthesise_examples(subject, count, seed, progress, iterations=iterations, keep=keep)
-    return subject.samples(examples, seed=seed)
+    samples = subject.samples(examples, seed=seed)
+    return [{k: v for k, v in sample.items() if k != "truth"} for sample in samples]
 
 
 def synthesise_examples(
@@ -258,6 +260,7 @@ class Making:
             "labels": self.labels,
             "adam": self._adam,
         }
+        self._keep.parent.mkdir(parents=True, exist_ok=True)
         save_state(state, self._keep)
 
     def _load(self) -> None:
