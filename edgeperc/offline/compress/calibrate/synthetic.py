@@ -51,7 +51,7 @@ from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.offline.training_run import Pace, save_state, schedule
 
-ITERATIONS = 120
+ITERATIONS = 90
 JITTER = (0.06, 0.06, 0.12)
 """Of each phase: how far the picture is shifted at most, as a share of its side."""
 RATE, BETAS, WARM_UP = 0.2, (0.5, 0.9), 0.2
