@@ -37,6 +37,8 @@ from edgeperc.proto.edgeperc.v1.tracking_pb2 import SessionRequest
 from edgeperc.replay import replay, replay_plan, rig_plan
 from edgeperc.result import Instances
 from edgeperc.tracker import Tracker
+from edgeperc.twin.drive import StreetEye
+from edgeperc.twin.scene import VEHICLE, Camera
 
 from .tiny_promptable import exported, film, tiny_sam, tiny_sam2
 
@@ -71,16 +73,23 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_app_that_ships_points_at_a_vehicle_of_the_twin() -> None:
+def test_the_app_that_ships_points_at_vehicles_of_the_twin() -> None:
     plan = Plan.load(str(APPS / "prompt.toml"))
     table, _ = plan.pipeline("prompt")
     assert find_card(table.model).card.task == "promptable"
     assert plan.app.sinks[0]["kind"] == "grpc"
-    camera = plan.sensor(table.input, {"clock": ReplayClock(None), "now_ns": lambda: 0})()
-    truth = camera.truth(next(camera.packets()))
-    (shown,) = table.prompt.objects
-    distances = np.abs(truth.boxes[truth.class_ids == 1] - np.array(shown.box)).max(axis=1)
-    assert distances.min() < 2
+    settings = plan.rig.sensors[table.input]
+    camera = Camera(width_px=346, height_px=260, focal_px=300.0)
+    street = StreetEye(settings["seed"], camera)
+    for shown in table.prompt.objects:
+        street.look((shown.frame + 1) / settings["frame_rate_hz"])
+        vehicles = street.labels() == VEHICLE
+        left, top, right, bottom = (round(edge) for edge in shown.box)
+        inside = vehicles[top:bottom, left:right]
+        assert inside.mean() > 0.6
+        assert min(inside.any(0).mean(), inside.any(1).mean()) > 0.9, "the box is tight"
+        around = vehicles[top - 4 : bottom + 4, left - 4 : right + 4]
+        assert around.sum() < 1.1 * inside.sum()
 
 
 def test_the_page_about_it_shows_what_can_be_written_and_sent() -> None:
@@ -91,7 +100,7 @@ def test_the_page_about_it_shows_what_can_be_written_and_sent() -> None:
     (sent,) = re.findall(r"-d '([^']*\"prompt\"[^']*)'", page)
     requests = [Parse(each, SessionRequest()) for each in re.split(r"(?<=}) (?={)", sent)]
     assert [each.WhichOneof("request") for each in requests] == ["open", "prompt"]
-    assert requests[1].prompt.box.x_max == 542
+    assert requests[1].prompt.box.x_max == 268
 
 
 def test_an_app_is_replayed_on_its_twin_the_same_each_time_and_drawn(
