@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.compress.adapters.opening import subject_for
 from edgeperc.offline.compress.context import Context
-from edgeperc.offline.compress.engine import error_of, finish
+from edgeperc.offline.compress.engine import error_of, finish, run_recipe
 from edgeperc.offline.compress.passes import PassResult, function_of, role_of
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers.uniform import Uniform
@@ -233,3 +234,23 @@ def test_put_replaces_and_the_passes_are_known() -> None:
 @pytest.mark.parametrize("preset", ["w4a4-prompt", "w4a4-ptq4sam", "w4a4-qdrop"])
 def test_presets_load(preset: str) -> None:
     assert load_recipe(preset).passes[-1].kind == "reconstruct"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["w4a4-prompt", "w4a4-ptq4sam", "w4a4-qdrop"])
+def test_presets_run_on_a_small_network(preset: str) -> None:
+    subject = subject_for(tiny_sam2())
+    ctx = Context(
+        subject,
+        Simulated(subject.net),
+        subject.noise(4),
+        subject.noise(2, seed=1),
+        keep_fp=subject.keep_fp,
+    )
+    recipe = load_recipe(preset)
+    *others, last = recipe.passes
+    last = msgspec.structs.replace(last, options={**last.options, "iters": 20})
+    ledger = run_recipe(ctx, msgspec.structs.replace(recipe, passes=(*others, last)))
+    row = ledger.rows[-1]
+    assert row.kind == "reconstruct"
+    assert row.kept == (row.error_after <= row.error_before)
