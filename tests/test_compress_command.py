@@ -41,7 +41,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Ledger, Path]]:
     """What was handed to be written, in place of writing it."""
     calls: list[tuple[Any, Ledger, Path]] = []
     module = ModuleType("edgeperc.offline.compress.artifact")
-    module.write = lambda ctx, ledger, folder: calls.append((ctx, ledger, folder))  # type: ignore[attr-defined]
+    module.write = lambda ctx, ledger, folder, **_: calls.append((ctx, ledger, folder))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
 

@@ -267,9 +267,28 @@ def write_part(part: Part, folder: Path, *, storage: Storage = "single") -> tupl
     Raises ModelError if it has what engine builders stumble over, or is off by more than rounding.
     """
     path = folder / f"{part.role}.onnx"
+    model, answers = traced(part, folder)
+    onnx.save(stored(model, storage), str(path))
+    del model  # of the largest network 2.5 GB, which the comparison wants for itself
+    off = _difference(part, answers, path)
+    if not off <= TOLERANCE[storage]:
+        raise ModelError(
+            f"the file of the {part.role} answers otherwise than the network: "
+            f"an output is off by {off:.2g} standard deviations"
+        )
+    return file_entry(path, part.role), off
+
+
+def traced(
+    part: Part, folder: Path, *, opset: int = OPSET
+) -> tuple[onnx.ModelProto, tuple[Tensor, ...]]:
+    """A part as a graph, and what its network answers to the examples. folder: for scratch files.
+
+    Raises ModelError if it has what engine builders stumble over.
+    """
     part.net.eval()  # all of it: the exporter puts the mode of the whole back on every part
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        draft = Path(scratch) / path.name  # of a large network several files
+        draft = Path(scratch) / f"{part.role}.onnx"  # of a large network several files
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in edgeperc.offline.export
             torch.onnx.export(
@@ -277,7 +296,7 @@ def write_part(part: Part, folder: Path, *, storage: Storage = "single") -> tupl
                 tuple(part.inputs.values()),
                 str(draft),
                 dynamo=False,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=list(part.inputs),
                 output_names=list(part.outputs),
                 dynamic_axes={name: dict(axes) for name, axes in part.open_axes.items()},
@@ -288,15 +307,7 @@ def write_part(part: Part, folder: Path, *, storage: Storage = "single") -> tupl
     _name_tensors(model, part, answers)
     if complaints := unfit(model, open_axes=bool(part.open_axes)):
         raise ModelError(f"the {part.role} cannot be written: it has {complaints[0]}")
-    onnx.save(stored(model, storage), str(path))
-    del model  # of the largest network 2.5 GB, which the comparison wants for itself
-    off = _difference(part, answers, path)
-    if not off <= TOLERANCE[storage]:
-        raise ModelError(
-            f"the file of the {part.role} answers otherwise than the network: "
-            f"an output is off by {off:.2g} standard deviations"
-        )
-    return file_entry(path, part.role), off
+    return model, answers
 
 
 def sizes_of(net: Sam2, table: PromptTable) -> Sizes:

@@ -30,6 +30,10 @@ _SHAPE_ARGUMENTS = {
     "Resize": (3,),
     "Tile": (1,),
     "ReduceSum": (1,),
+    "ReduceMin": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceL2": (1,),
     "ConstantOfShape": (0,),
     "Gather": (1,),
 }
@@ -49,10 +53,25 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     while _known_shapes(model) | _decided(model.graph):
         _constants_to_initializers(model.graph)
         _fold(model)
+    return trimmed(model)
+
+
+def trimmed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep equal constants once and drop what is unused; changes the model and returns it."""
     _skip_identities(model.graph)
     _share(model.graph)
     _drop_unused(model.graph)
     return model
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Name of a tensor -> its lengths, 0 where one is open; only of those that can be told."""
+    graph = _inferred(model)
+    shapes = {each.name: tuple(each.dims) for each in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+    return shapes
 
 
 def unfit(model: onnx.ModelProto, *, open_axes: bool = False) -> list[str]:

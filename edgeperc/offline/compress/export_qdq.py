@@ -1,0 +1,152 @@
+"""A simulated network as ONNX files: codes, and what makes values of them, as QuantizeLinear and
+DequantizeLinear.
+
+with prepared(sim.net) as (net, rows):
+    model, answers = traced(part_of(net), folder)
+    model = in_integers(model, rows)
+
+Weights are int8 with a scale for each output; values between layers uint8 with one scale. Grids of
+fewer bits are stored in int8, clipped to their codes: no faster. Grids that are not uniform stay
+small float graphs: accuracy only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.onnx import symbolic_helper
+
+from edgeperc.offline.compress.graph.weights import Rows
+from edgeperc.offline.compress.quantize import channel_axis
+from edgeperc.offline.compress.quantizers.base import Quantizer
+from edgeperc.offline.compress.quantizers.uniform import Uniform
+from edgeperc.offline.compress.simulate import INPUT
+from edgeperc.offline.nets.tinyvit import ConvNorm
+
+BYTE = 8
+ON_GRID = 1e-2
+"""Of a step; farther from a code, a weight is not stored as one."""
+
+
+@contextmanager
+def prepared(net: nn.Module) -> Iterator[tuple[nn.Module, Rows]]:
+    """A copy whose quantizers of values become operators where it is traced, and whose weights are
+    plain ones on their grids; and the table of these.
+    """
+    copied = copy.deepcopy(net).eval()
+    rows = Rows()
+    with torch.no_grad():
+        _norms_into_weights(copied)
+        for layer in list(copied.modules()):
+            if parametrize.is_parametrized(layer, "weight"):
+                _plain_weight(layer, rows)
+        for each in copied.modules():
+            if isinstance(each, Uniform) and each.axis is None and each.bits <= BYTE:
+                each.onnx = _in_graph(each)  # type: ignore[method-assign]
+        yield copied, rows
+
+
+def _plain_weight(layer: Any, rows: Rows) -> None:
+    """A layer's weight as its quantizer gives it; into the table if int8 holds it."""
+    quantizer = layer.parametrizations["weight"][0]
+    weight: Tensor = layer.weight.detach()
+    if isinstance(quantizer, Quantizer) and quantizer.bits <= BYTE:
+        nothing = torch.zeros_like(weight)
+        start, step = quantizer.dequantize(nothing), quantizer.dequantize(nothing + 1)
+        codes = weight / step
+        if not bool(start.any()) and bool((codes - codes.round()).abs().max() < ON_GRID):
+            axis = channel_axis(layer)
+            rows.add(weight, step, axis)
+            _bias_on_grid(layer, step.movedim(axis, 0).flatten(1)[:, 0])
+    _set_plain(layer, weight)
+
+
+def _set_plain(layer: Any, weight: Tensor) -> None:
+    """Take the quantizer off. Not as torch does it: the class is the original's as well."""
+    layer.__class__ = type(layer).__mro__[1]
+    del layer._modules["parametrizations"]
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def _bias_on_grid(layer: Any, steps: Tensor) -> None:
+    """A bias in whole units of the sums of codes, as integer arithmetic adds it.
+
+    Else the graph would differ from the network by up to half a unit, which turns some roundings
+    over. steps: of the weight's codes, (outputs,).
+    """
+    grid = getattr(layer, INPUT, None)
+    if layer.bias is not None and isinstance(grid, Uniform) and grid.axis is None:
+        unit = grid.scale * steps
+        layer.bias.copy_((layer.bias / unit).round() * unit)
+
+
+def _norms_into_weights(net: nn.Module) -> None:
+    """Batch norms into the convolutions before them: codes stay, scales change."""
+    for each in net.modules():
+        if not isinstance(each, ConvNorm) or not isinstance(each.bn, nn.BatchNorm2d):
+            continue
+        conv: Any = each.c
+        norm: Any = each.bn
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        shift = norm.bias - gain * norm.running_mean
+        _scale_rows(conv, gain)
+        conv.bias = nn.Parameter(shift.clone(), requires_grad=False)
+        each.add_module("bn", nn.Identity())
+
+
+def _scale_rows(conv: Any, gain: Tensor) -> None:
+    column = gain[:, None, None, None]
+    if not parametrize.is_parametrized(conv, "weight"):
+        conv.weight.mul_(column)
+        return
+    held = conv.parametrizations["weight"]
+    grid = held[0]
+    if not isinstance(grid, Uniform) or not grid.symmetric:
+        _set_plain(conv, conv.weight.detach() * column)
+        return
+    held.original.mul_(column)
+    grid.scale = (grid.scale * gain.abs()).clamp(min=1e-30)
+
+
+def _in_graph(grid: Uniform) -> Any:
+    """What a grid is where it is traced."""
+    low, high = grid.codes
+    scale, zero = float(grid.scale), int(grid.zero)
+    return lambda x: _codes(x, scale, zero, low, high)
+
+
+@torch.library.custom_op("edgeperc::codes", mutates_args=())
+def _codes(x: Tensor, scale: float, zero: int, low: int, high: int) -> Tensor:
+    """Onto a grid and back; in a graph `_symbolic`."""
+    return (torch.clamp(torch.round(x / scale) + zero, low, high) - zero) * scale
+
+
+def _constant(value: Any, kind: Any) -> Any:
+    return symbolic_helper._maybe_get_const(value, kind)
+
+
+def _symbolic(g: Any, x: Any, *grid: Any) -> Any:
+    """QuantizeLinear, Clip where there are fewer codes than in a byte, DequantizeLinear."""
+    given = zip(grid, "fiii", strict=True)
+    scale, zero, low, high = (_constant(value, kind) for value, kind in given)
+    kind = torch.int8 if low < 0 else torch.uint8
+
+    def constant(value: float, dtype: torch.dtype) -> Any:
+        return g.op("Constant", value_t=torch.tensor(value, dtype=dtype))
+
+    step = (constant(scale, torch.float32), constant(zero, kind))
+    codes = g.op("QuantizeLinear", x, *step)
+    if high - low < 2**BYTE - 2:
+        codes = g.op("Clip", codes, constant(low, kind), constant(high, kind))
+    return g.op("DequantizeLinear", codes, *step).setType(x.type())
+
+
+torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
+    "edgeperc::codes", _symbolic, 17
+)

@@ -1,0 +1,248 @@
+"""report.md of an artifact: full precision, plain rounding and this recipe, side by side.
+
+Plain rounding, "round to nearest", is the recipe's own quantize passes and nothing else, each grid
+from the least to the largest value. What was not measured is a dash, never an estimate.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeperc.bench.onnx_pair import Timed, paired
+from edgeperc.offline.compress.adapters import Sample
+from edgeperc.offline.compress.adapters.prompts import MEAN, STD
+from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.ledger import Ledger
+from edgeperc.offline.compress.quantize import quantize
+from edgeperc.offline.compress.quantizers import make
+from edgeperc.offline.compress.simulate import Simulated
+from edgeperc.offline.export_prompt import parts, write_part, written_out
+
+NAMES = ("full precision", "round to nearest", "this recipe")
+PICTURES = 3
+WORST = 20
+DASH = "–"
+RED = np.array([230, 60, 40])
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the report shows. scores: by the names above. bytes: of encoder and decoder together."""
+
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    timed: Timed | None = None
+    site_errors: dict[str, float] = field(default_factory=dict)
+
+
+def write(
+    ctx: Context,
+    ledger: Ledger,
+    written: Any,
+    folder: Path,
+    *,
+    exact: nn.Module | None = None,
+    time_it: bool = True,
+) -> Facts:
+    """Write report.md and, where `exact` is given, masks.png into the folder of an artifact.
+
+    written: `artifact.Written`. exact: the network before any pass.
+    """
+    facts = Facts()
+    facts.scores["full precision"] = ledger.scores.get("full precision", {})
+    facts.scores["this recipe"] = ledger.scores.get("compressed", {})
+    facts.bytes["this recipe"] = sum(
+        entry.bytes for entry in written.entries if entry.role in ("encoder", "decoder")
+    )
+    facts.site_errors = site_errors(ctx)
+    if exact is not None:
+        plain = round_to_nearest(ctx, ledger, exact)
+        facts.scores["round to nearest"] = ctx.subject.score(plain.net, ctx.held_out)
+        nets = dict(zip(NAMES, (exact, plain.net, ctx.net), strict=True))
+        _picture(ctx, nets, folder / "masks.png")
+        _against_float(ctx, exact, folder, facts, time_it)
+    text = markdown(ctx, ledger, written, facts)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    return facts
+
+
+def round_to_nearest(ctx: Context, ledger: Ledger, exact: nn.Module) -> Simulated:
+    """The network before any pass, quantized at the same sites with as many bits, and no more."""
+    sim = Simulated(copy.deepcopy(exact))
+    other = Context(
+        subject=ctx.subject, sim=sim, samples=ctx.samples, held_out=ctx.held_out, seed=ctx.seed
+    )
+    for row in ledger.rows:
+        if row.kind == "quantize":
+            named = row.details.get("sites", {})
+            at = [sim.sites[name] for name in named if name in sim.sites]
+            quantize(other, at, **plainly(row.details.get("options", {})))
+    sim.fold()
+    return sim
+
+
+def plainly(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a quantize pass with limits from least to largest, and uniform shares."""
+    found = {"weight": "uniform8c", "act": "uniform8", "softmax": "none", **options}
+    for name in ("weight", "act", "matmul"):
+        if found.get(name, "none") not in ("none", None):
+            found[name] = found[name].split("-")[0] + "-minmax"
+    if found["softmax"] != "none":
+        bits = 8 if found["act"] == "none" else make(found["act"], use="act").bits
+        found["softmax"] = f"uniform{found.get('bits') or bits}-minmax"
+    return found
+
+
+@torch.no_grad()
+def site_errors(ctx: Context) -> dict[str, float]:
+    """Squared error of what each site's input or value grid does to it, as a share of the power.
+
+    Of the first held-out sample, each site given what the network without rounding gives it.
+    """
+    grids = {
+        key.removesuffix(":input"): q
+        for key, q in ctx.sim.quantizers.items()
+        if not key.endswith(":weight")
+    }
+    lost, power = dict.fromkeys(grids, 0.0), dict.fromkeys(grids, 0.0)
+
+    def visit(name: str, values: Tensor) -> None:
+        grid = grids[name]
+        rounded = grid.dequantize(grid.quantize(values))
+        lost[name] += float((rounded - values).square().sum())
+        power[name] += float(values.square().sum())
+
+    with ctx.sim.off():
+        ctx.stream(grids, visit, ctx.held_out[:1])
+    found = {name: lost[name] / power[name] for name in grids if power[name]}
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
+
+
+def markdown(ctx: Context, ledger: Ledger, written: Any, facts: Facts) -> str:
+    """The report."""
+    keys = list(dict.fromkeys(name for each in facts.scores.values() for name in each))
+    head = ["", "bits", "MB", "encoder ms", *keys]
+    lines = [f"# {ledger.model}, recipe {ledger.recipe}", ""]
+    lines += [_row(head), _row(["---"] * len(head))]
+    bits = _bits(ctx.sim)
+    for name in NAMES:
+        scores = facts.scores.get(name, {})
+        size = facts.bytes.get(name)
+        lines.append(
+            _row(
+                [
+                    name,
+                    "32" if name == "full precision" else bits,
+                    DASH if size is None else f"{size / 1e6:.2f}",
+                    _latency(name, facts.timed),
+                    *(f"{100 * scores[key]:.2f}" if key in scores else DASH for key in keys),
+                ]
+            )
+        )
+    lines += ["", *_notes(ledger, written, facts), ""]
+    if facts.site_errors:
+        lines += ["## Error of each input and value, worst first", "", "| site | share |"]
+        lines.append("|---|---|")
+        worst = list(facts.site_errors.items())[:WORST]
+        lines += [f"| {name} | {share:.2e} |" for name, share in worst]
+        rest = len(facts.site_errors) - len(worst)
+        lines += [f"\n{rest} more are smaller."] if rest else []
+    return "\n".join([*lines, ""])
+
+
+def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
+    integers = ", ".join(
+        f"{role} {counts['in integers']} of {counts['products']}"
+        for role, counts in written.kinds.items()
+    )
+    notes = [
+        f"- {ledger.samples} samples to calibrate with ({ledger.source}), {ledger.held_out} held "
+        f"out; seed {ledger.seed}. Scores, in points, are of the held-out ones.",
+        f"- Masks of the files and of the simulated network: IoU "
+        f"{written.agreement:.4f}, asked for "
+        f"{written.wanted:.4f}, which is 0.99, or what the network agrees with itself by if each "
+        "pixel moves by half a gray level.",
+        f"- Products and convolutions on codes: {integers}. What is not is computed in float."
+        f" Convolutions: {written.convolutions}.",
+        "- MB: encoder and decoder. Plain rounding has the file size of the recipe.",
+    ]
+    if facts.timed:
+        notes.append(
+            f"- Encoder {facts.timed.speedup:.2f} times as fast as in full precision, here, onnx"
+            f"runtime's CPU provider, one thread, processor time, by turns in two processes; load "
+            f"{facts.timed.load:.1f}, the same file took up to {100 * facts.timed.uneven:.0f} % "
+            f"longer or shorter the second time."
+        )
+    notes += [f"- {line}" for line in ledger.lines()]
+    return notes
+
+
+def _latency(name: str, timed: Timed | None) -> str:
+    if timed is None or name == "round to nearest":
+        return DASH
+    return f"{timed.before_ms if name == 'full precision' else timed.after_ms:.1f}"
+
+
+def _bits(sim: Simulated) -> str:
+    counts: dict[str, list[int]] = {}
+    for key, q in sim.quantizers.items():
+        counts.setdefault("W" if key.endswith(":weight") else "A", []).append(q.bits)
+    return " ".join(f"{letter}{_span(bits)}" for letter, bits in sorted(counts.items())[::-1])
+
+
+def _span(bits: list[int]) -> str:
+    return str(min(bits)) if min(bits) == max(bits) else f"{min(bits)}-{max(bits)}"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _against_float(ctx: Context, exact: Any, folder: Path, facts: Facts, time_it: bool) -> None:
+    """Size and speed of encoder and decoder as they are without compression."""
+    from edgeperc.offline.compress.artifact import table_of
+
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), written_out(exact):
+        total = 0
+        for part in parts(exact, table_of(exact)):
+            if part.role not in ("encoder", "decoder"):
+                break
+            total += write_part(part, Path(scratch))[0].bytes
+        facts.bytes["full precision"] = total
+        if time_it:
+            facts.timed = paired(Path(scratch) / "encoder.onnx", folder / "encoder.onnx")
+
+
+@torch.no_grad()
+def _picture(ctx: Context, nets: Mapping[str, nn.Module], path: Path) -> None:
+    """Some held-out pictures below each other; in each row the masks of the three networks."""
+    rows = []
+    for sample in ctx.held_out[:PICTURES]:
+        rows.append(np.concatenate([_masks(ctx, net, sample) for net in nets.values()], axis=1))
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+
+
+def _masks(ctx: Context, net: nn.Module, sample: Sample) -> NDArray[np.uint8]:
+    """A picture with the mask of each of its prompts that the network rates best laid over it."""
+    mean, std = np.array(MEAN), np.array(STD)
+    shown = sample["picture"][0].permute(1, 2, 0).numpy() * std + mean
+    answers = ctx.subject.run(net, sample)
+    masks, ious = answers["masks"], answers["ious"]
+    side = shown.shape[0]
+    for index in range(len(masks)):
+        best = int(ious[index].argmax())
+        logits = cv2.resize(masks[index, best].numpy(), (side, side))
+        shown[logits > 0] = 0.5 * shown[logits > 0] + 0.5 * RED
+    clipped: NDArray[np.uint8] = np.clip(shown, 0, 255).astype(np.uint8)
+    return clipped
