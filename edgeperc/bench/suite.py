@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeperc.bench import calibration, events, machine, sam, search
+from edgeperc.bench import calibration, compress, events, machine, sam, search
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
@@ -18,6 +18,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "calibration": calibration.measure,
     "events": events.measure,
     "sam": sam.measure,
+    "compress": compress.measure,
     "search": search.measure,
 }
 """Name -> function that fills Figures; it takes them, a recording or None, and its settings."""

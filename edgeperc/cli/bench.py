@@ -15,7 +15,9 @@ from edgeperc.errors import ConfigError
 def bench(
     suite: Annotated[
         str,
-        typer.Argument(metavar="[SUITE]", help="Which figures: events, search, calibration, sam."),
+        typer.Argument(
+            metavar="[SUITE]", help="Which figures: events, search, calibration, sam, compress."
+        ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
     recording: Annotated[
@@ -44,11 +46,13 @@ def bench(
         float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="sam: this figure alone; may be repeated.")
+        list[str] | None, typer.Option(help="sam, compress: this figure alone; may be repeated.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="sam: A B B A so often.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="sam, compress: A B B A so often.")
+    ] = None,
     networks: Annotated[
-        Path | None, typer.Option(help="sam: keep the exported networks in this folder.")
+        Path | None, typer.Option(help="sam, compress: keep the exported networks in this folder.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="sam: folder with davis in it, for J&F.")
@@ -76,9 +80,14 @@ def bench(
 
         run(suite, json_file, settings=sam.Settings(**sam_only))
         return
+    if suite == "compress" and not chosen:
+        from edgeperc.bench import compress
+
+        run(suite, json_file, settings=compress.Settings(**sam_only))
+        return
     if sam_only:
         name = {"folder": "networks"}.get(next(iter(sam_only)), next(iter(sam_only)))
-        raise ConfigError(f"--{name} is for bench sam")
+        raise ConfigError(f"--{name} is for bench sam and compress")
     if suite != "search":
         if chosen:
             raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for bench search")

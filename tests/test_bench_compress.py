@@ -1,0 +1,50 @@
+"""`edgeperc bench compress` and the pair of processes behind it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeperc.bench.compress import Settings, measure
+from edgeperc.bench.figures import Figures
+from edgeperc.bench.onnx_pair import paired
+from edgeperc.errors import ConfigError, ModelError
+
+
+def product(path: Path, times: int) -> Path:
+    """A file that multiplies matrices of 512 x 512 so often."""
+    weight = numpy_helper.from_array(np.eye(512, dtype=np.float32) * 0.5, "w")
+    names = ["x", *(f"y{index}" for index in range(times))]
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)]
+    shape = [512, 512]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, shape)],
+        [weight],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+    return path
+
+
+def test_a_file_with_less_to_do_is_faster(tmp_path: Path) -> None:
+    timed = paired(product(tmp_path / "a.onnx", 12), product(tmp_path / "b.onnx", 2), rounds=2)
+    assert timed.speedup > 2
+    assert timed.before_ms > timed.after_ms
+
+
+def test_a_file_that_does_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        paired(tmp_path / "none.onnx", tmp_path / "none.onnx", rounds=1)
+
+
+def test_an_unknown_figure_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown figure 'speed'"):
+        measure(Figures(), None, Settings(only=("speed",)))

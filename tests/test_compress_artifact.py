@@ -1,0 +1,91 @@
+"""Artifacts: whole or not there, and as the simulated network says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from edgeperc.config import ModelCard, load
+from edgeperc.errors import ModelError
+from edgeperc.offline.compress import artifact
+from edgeperc.offline.compress.adapters.opening import subject_for
+from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.ledger import Ledger
+from edgeperc.offline.compress.quantize import quantize
+from edgeperc.offline.compress.simulate import Simulated
+from edgeperc.offline.compress.sites import choose
+from edgeperc.places import ModelFolder
+from edgeperc.prompting.golden import agreement
+
+from .tiny_promptable import tiny_sam2
+
+AT = ("image_encoder.*", "!*.patch_embed", "!*.neck", "sam_mask_decoder.transformer")
+
+
+def made() -> tuple[Context, Ledger]:
+    """A tiny network in 8 bits."""
+    torch.manual_seed(0)
+    subject = subject_for(tiny_sam2())
+    samples = subject.noise(2)
+    sim = Simulated(subject.net)
+    ctx = Context(subject=subject, sim=sim, samples=samples, held_out=samples)
+    quantize(ctx, choose(sim.sites, AT), softmax="uniform8-minmax")
+    sim.fold()
+    ledger = Ledger("tiny", "w8a8", "0" * 64, 0, "noise", 2, 2)
+    return ctx, ledger
+
+
+def test_an_artifact_is_a_model_that_runs_and_agrees(tmp_path: Path) -> None:
+    ctx, ledger = made()
+    written = artifact.write(ctx, ledger, tmp_path / "out")
+    card = load(tmp_path / "out" / "model.toml", ModelCard)
+    assert written.agreement >= written.wanted
+    assert min(agreement(ModelFolder(card, tmp_path / "out"))) > 0.9  # random weights
+    assert {each.role for each in card.files} >= {"encoder", "decoder", "memory_attention"}
+    table = json.loads((tmp_path / "out" / "quant.json").read_text())
+    assert table["runs_in_integers"]["encoder"]["in integers"] > 0
+    kinds = {node.op_type for node in onnx.load(tmp_path / "out" / "encoder.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Gemm"} <= kinds
+    assert "Split" not in kinds
+    sums = (tmp_path / "out" / "SHA256SUMS").read_text()
+    assert all(entry.sha256 in sums for entry in card.files)
+    ctx.sim.check()  # the network itself is as it was
+
+
+def test_files_that_answer_otherwise_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, ledger = made()
+    monkeypatch.setattr(artifact, "agreement", lambda *_: 0.5)
+    with pytest.raises(ModelError, match=r"overlap by 0\.500"):
+        artifact.write(ctx, ledger, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_leaves_no_half_artifact(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from edgeperc.offline.compress import report\n"
+        "from tests.test_compress_artifact import made, artifact\n"
+        "report.write = lambda *a, **k: (print('here', flush=True), time.sleep(60))\n"
+        "artifact.write(*made(), Path(sys.argv[1]))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    ) as process:
+        assert process.stdout is not None
+        assert b"here" in process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    time.sleep(0.1)
+    assert not (tmp_path / "out").exists()
