@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeperc.offline.compress.export_qdq import prepared
 from edgeperc.offline.compress.graph.editing import Graph
+from edgeperc.offline.compress.graph.movement import codes_first
 from edgeperc.offline.compress.graph.pooling import pooled_in_place
 from edgeperc.offline.compress.graph.thirds import thirds
 from edgeperc.offline.compress.int8_graph import in_integers, observed, with_opset
@@ -128,3 +129,30 @@ def test_onnxruntime_runs_attention_and_layers_in_integers(tmp_path: Path) -> No
     assert "MatMul" not in ran
     assert "MaxPool" not in ran
     assert {"MatMulIntegerToFloat", "QLinearMatMul"} & set(ran)
+
+
+def test_padding_of_codes_is_with_the_code_of_zero() -> None:
+    grid = [np.float32(0.1), np.uint8(77)]
+    names = ("scale", "zero")
+    tensors = [
+        onnx.numpy_helper.from_array(np.asarray(v), n) for v, n in zip(grid, names, strict=True)
+    ]
+    tensors.append(onnx.numpy_helper.from_array(np.array([0, 1, 0, 2]), "pads"))
+    nodes = [
+        onnx.helper.make_node("Pad", ["x", "pads"], ["p"], name="pad"),
+        onnx.helper.make_node("QuantizeLinear", ["p", *names], ["q"], name="q"),
+        onnx.helper.make_node("DequantizeLinear", ["q", *names], ["y"], name="dq"),
+    ]
+    float32 = onnx.TensorProto.FLOAT
+    ends = [
+        onnx.helper.make_tensor_value_info(n, float32, s) for n, s in (("x", (3, 4)), ("y", (3, 7)))
+    ]
+    made = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    model = onnx.helper.make_model(
+        made, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9
+    )
+    x = torch.randn(3, 4)
+    wanted = run(model, x)
+    graph = Graph(model)
+    assert codes_first(graph) == 1
+    assert np.array_equal(run(graph.close(), x), wanted)
