@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeperc.bench.sam_worker import KEEP_SHARE, card_of, serve, windows_at_share
 from edgeperc.offline.export import one_thread, to_toml
 from edgeperc.offline.export_efficient import (
-    _routing_parts,
-    _salient_decoder,
     retrieval_part,
+    routing_parts,
+    salient_decoder,
 )
 from edgeperc.offline.export_prompt import Part, parts, write_part, written_out
 from edgeperc.offline.nets.efficient import bypass_of, route_of
@@ -90,12 +90,12 @@ def _parts(kind: str, net: Sam | Sam2) -> Iterator[Part]:
     net = cast(Sam2, net)
     if kind == "routed":
         bypass = bypass_of(net.config).eval()
-        for part in _routing_parts(net, bypass, picture):
+        for part in routing_parts(net, bypass, picture):
             yield _at_share(part, net) if part.role == "encoder_middle" else part
         return
     for part in parts(net, table):
         if part.role == "decoder":
-            yield replace(_salient_decoder(net, table), role="decoder_salient")
+            yield replace(salient_decoder(net, table), role="decoder_salient")
         if part.role != "encoder":
             yield part
     embedding = torch.randn(1, net.config.width, net.config.grid, net.config.grid)

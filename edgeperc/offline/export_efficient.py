@@ -168,8 +168,8 @@ def efficient_parts(
     side = table.picture_px
     picture = torch.randn(1, 3, side, side, generator=generator)
     if bypass is not None:
-        yield from _routing_parts(net, bypass.eval(), picture)
-        yield _salient_decoder(net, table)
+        yield from routing_parts(net, bypass.eval(), picture)
+        yield salient_decoder(net, table)
     if keep_share is not None:
         embedding = net.encode(picture).embedding
         yield retrieval_part(net, table, embedding, keep_share=keep_share, static=static)
@@ -207,7 +207,8 @@ def adapter(net: Sam2, state: object, where: Path) -> Bypass:
     return bypass.eval()
 
 
-def _routing_parts(net: Sam2, bypass: Bypass, picture: Tensor) -> Iterator[Part]:
+def routing_parts(net: Sam2, bypass: Bypass, picture: Tensor) -> Iterator[Part]:
+    """The encoder in three files: before, in and behind the blocks that leave windows out."""
     route = route_of(net.config)
     head = Head(net)
     yield Part(
@@ -236,7 +237,7 @@ def _routing_parts(net: Sam2, bypass: Bypass, picture: Tensor) -> Iterator[Part]
     )
 
 
-def _salient_decoder(net: Sam2, table: PromptTable) -> Part:
+def salient_decoder(net: Sam2, table: PromptTable) -> Part:
     """The decoder of the folder, with one more output."""
     plain = next(part for part in parts(net, table) if part.role == "decoder")
     return replace(plain, net=_Salient(plain.net, net), outputs=(*plain.outputs, "saliency"))
