@@ -10,12 +10,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeperc.bench import calibration, compress, events, machine, sam, search
+from edgeperc.bench import calibration, compress, compress_accuracy, events, machine, sam, search
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
 SUITES: dict[str, Callable[..., None]] = {
     "calibration": calibration.measure,
+    "compress-accuracy": compress_accuracy.measure,
     "events": events.measure,
     "sam": sam.measure,
     "compress": compress.measure,

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from edgeperc.cli.offline import offline
 from edgeperc.cli.root import app
 from edgeperc.errors import ConfigError
 
@@ -16,7 +18,8 @@ def bench(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="[SUITE]", help="Which figures: events, search, calibration, sam, compress."
+            metavar="[SUITE]",
+            help="Which figures: events, search, calibration, sam, compress, compress-accuracy.",
         ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
@@ -24,7 +27,10 @@ def bench(
         Path | None, typer.Option(help="events: measure on its windows instead of the twin's.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="A-B", help="search: worlds to search in.")
+        str | None,
+        typer.Option(
+            metavar="A-B", help="search: worlds to search in; compress-accuracy: how many."
+        ),
     ] = None,
     targets: Annotated[int | None, typer.Option(help="search: how many there are.")] = None,
     pd: Annotated[
@@ -55,12 +61,25 @@ def bench(
         Path | None, typer.Option(help="sam, compress: keep the exported networks in this folder.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="sam: folder with davis in it, for J&F.")
+        Path | None,
+        typer.Option(help="sam: folder with davis in it, for J&F; compress-accuracy: and bsds500."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="compress-accuracy: what `edgeperc train` wrote.")
+    ] = None,
+    pictures: Annotated[
+        int | None, typer.Option(min=2, help="compress-accuracy: to score on; 200 by default.")
     ] = None,
 ) -> None:
     """Measure speed, as ratios within one run, or how well schedulers search."""
     from edgeperc.bench import run
 
+    if suite == "compress-accuracy":
+        settings = _accuracy(weights, data, networks, only, seeds, pictures)
+        run(suite, json_file, settings=settings)
+        return
+    if weights or pictures:
+        raise ConfigError(f"--{'weights' if weights else 'pictures'} is for compress-accuracy")
     chosen: dict[str, Any] = {
         **_first_and_last(seeds),
         **({"schedulers": tuple(scheduler)} if scheduler else {}),
@@ -96,6 +115,36 @@ def bench(
     from edgeperc.bench.search import Settings
 
     run(suite, json_file, recording=recording, settings=Settings(**chosen))
+
+
+def _accuracy(
+    weights: Path | None,
+    data: Path | None,
+    folder: Path | None,
+    only: list[str] | None,
+    seeds: str | None,
+    pictures: int | None,
+) -> Any:
+    """Settings of the suite, its cells filled under progress bars."""
+    if weights is None or data is None:
+        raise ConfigError(
+            f"compress-accuracy needs --{'data' if weights else 'weights'}",
+            hint="--weights FILE of `edgeperc train promptable`, --data FOLDER with its pictures",
+        )
+    if seeds is not None and not (seeds.isdecimal() and int(seeds)):
+        raise ConfigError(f"--seeds {seeds}: must be a number, such as 3")
+    accuracy, bars = offline("bench_accuracy"), offline("training_run")
+    settings = accuracy.Settings(
+        weights=weights,
+        data=data,
+        folder=folder or Path("out") / "bench-compress",
+        only=tuple(only or ()),
+        **({"seeds": int(seeds)} if seeds else {}),
+        **({"pictures": pictures} if pictures else {}),
+    )
+    with bars.progress_bar(Console(stderr=True)) as progress:
+        accuracy.run_cells(settings, progress)
+    return settings
 
 
 def _first_and_last(seeds: str | None) -> dict[str, int]:

@@ -1,0 +1,222 @@
+"""The accuracy figures of compressed networks, on a small network and generated pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from edgeperc.bench.figures import Figures
+from edgeperc.cli import app
+from edgeperc.errors import ConfigError, DataError
+from edgeperc.offline import bench_accuracy, bench_accuracy_book, bench_accuracy_cells
+from edgeperc.offline.bench_accuracy import KEYS, Effect, measure, recovered, work_list
+from edgeperc.offline.bench_accuracy_book import Book, Settings
+from edgeperc.offline.bench_accuracy_cells import FLOAT, SETS, Cell, recipe_of
+from edgeperc.offline.compress.calibrate.sources import SOURCES
+from edgeperc.offline.compress.recipe import Calibration, Recipe, Step, load_recipe
+from edgeperc.offline.examples import OPENERS, Example, Split
+from edgeperc.offline.shelf import Shelf
+
+from .tiny_promptable import tiny_sam2
+
+ONE = "w8a8_drop"
+
+
+def disks(count: int, seed: int) -> Callable[[Path, Split], Shelf[Example]]:
+    """A data set of bright disks on noise; no picture is in both parts."""
+
+    def open_part(folder: Path, split: Split) -> Shelf[Example]:
+        def read(name: str) -> Example:
+            rng = np.random.default_rng([seed, *name.encode()])
+            numbers = np.zeros((64, 64), np.int32)
+            for number in (1, 2):
+                x, y = (int(v) for v in rng.integers(12, 52, 2))
+                cv2.circle(numbers, (x, y), 10, number, -1)
+            picture = rng.integers(0, 90, (64, 64, 3)).astype(np.uint8)
+            picture[numbers > 0] += 120
+            return Example(name=name, picture=picture, maps=(numbers,))
+
+        return Shelf([f"{split}-{k}" for k in range(count)], read)
+
+    return open_part
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a network of random weights, and recipes that take no time."""
+    net = tiny_sam2()
+    weights = tmp_path / "weights.pt"
+    torch.save({"config": asdict(net.config), "net": net.state_dict()}, weights)
+    for number, (kind, folder) in enumerate(SETS.items()):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        monkeypatch.setitem(OPENERS, kind, disks(9, number))
+    monkeypatch.setattr(bench_accuracy_cells, "load_recipe", quick)
+    return Settings(
+        weights=weights,
+        data=tmp_path / "data",
+        folder=tmp_path / "cells",
+        only=(ONE,),
+        seeds=2,
+        pictures=6,
+    )
+
+
+def quick(name: str) -> Recipe:
+    """Some sites at as many bits as the recipe's name says."""
+    bits = {"w8a8": 8, "w6a6": 6}.get(name, 4)
+    options = {"weight": f"uniform{bits}c-minmax", "act": f"uniform{bits}-minmax"}
+    at = ("*.blocks.3.*", "*mask_decoder.transformer*")
+    step = Step(kind="quantize", at=at, role="quantize", options=options)
+    return Recipe(name=name, passes=(step,), calibration=Calibration(take=3, held_out=1))
+
+
+def test_a_figure_is_what_its_cells_scored(settings: Settings) -> None:
+    figures = Figures()
+    measure(figures, replace(settings, only=("w6a6_drop", "pcc_minus_mse_outliers")))
+    book = Book(settings)
+    whole, *both = (book.scores(c) for c in [Cell(FLOAT), *(Cell("w6a6", seed=s) for s in (0, 1))])
+    for way in ("click", "box"):
+        name = f"{way}_miou"
+        drops = [100 * (whole[name] - each[name]) for each in both]
+        assert figures.metrics[f"w6a6_drop_{way}"] == pytest.approx(np.mean(drops), abs=1e-3)
+    worse = max(figures.metrics["w6a6_drop_click"], figures.metrics["w6a6_drop_box"])
+    assert figures.metrics["w6a6_drop"] == worse
+    assert abs(worse) > 0.01, "six bits change nothing: nothing was compressed"
+    assert {"pcc_minus_mse_outliers", "pcc_minus_mse_outliers_spread"} <= set(figures.metrics)
+    ((_, rows),) = figures.tables
+    assert {row["network"] for row in rows} >= {"float", "w6a6 real", "w6a6 real outliers focus"}
+    assert "12 objects" in " ".join(figures.notes)
+
+
+def test_seeds_draw_other_pictures_and_score_on_the_same(settings: Settings) -> None:
+    book = Book(settings)
+    cells = [Cell("w8a8", seed=0), Cell("w8a8", seed=1)]
+    book.fill(cells)
+    first, second = (book.page(cell) for cell in cells)
+    assert first["scores"] != second["scores"]
+    assert first["of"]["pictures"] == second["of"]["pictures"]
+    assert all(name.startswith("test") for name in first["of"]["pictures"])
+    train = bench_accuracy_cells.shelves(settings.data, "train")
+    drawn = [[each.name for each in bench_accuracy_cells.some(train, 6, seed)] for seed in (0, 1)]
+    assert sorted(drawn[0]) != sorted(drawn[1])
+    assert all(name.startswith("train") for name in drawn[0])
+
+
+def test_a_killed_run_goes_on_behind_the_last_cell(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, done = bench_accuracy_cells.compressed, list[str]()
+
+    def dying(subject: object, cell: Cell, *args: object, **more: object) -> object:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(cell.name)
+        return real(subject, cell, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench_accuracy_book, "compressed", dying)
+    with pytest.raises(KeyboardInterrupt):
+        measure(Figures(), settings)
+    assert sorted(path.stem for path in settings.folder.glob("*.json")) == sorted(done)
+    before = {path: path.read_bytes() for path in settings.folder.glob("*.json")}
+    done.clear()
+    measure(Figures(), settings)
+    assert done == ["w8a8-real-1"]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not list(settings.folder.glob("*.part"))
+
+
+def test_cells_of_other_pictures_or_weights_are_filled_anew(settings: Settings) -> None:
+    cell = Cell("w8a8")
+    Book(settings).fill([cell])
+    with pytest.raises(DataError, match="other weights or pictures"):
+        Book(replace(settings, pictures=4)).page(cell)
+    state = torch.load(settings.weights, weights_only=True)
+    state["net"]["no_mem_embed"] += 1
+    torch.save(state, settings.weights)
+    with pytest.raises(DataError, match="other weights or pictures"):
+        Book(settings).page(cell)
+    path = settings.folder / f"{cell.name}.json"
+    path.write_text(path.read_text()[:50])
+    Book(settings).fill([cell])
+    assert json.loads(path.read_bytes())["scores"] == Book(settings).scores(cell)
+
+
+def test_effects_smaller_than_what_seeds_differ_by_are_none() -> None:
+    assert Effect.of([1.0, -0.5, 0.4]) == Effect(pytest.approx(0.3), 1.5)  # type: ignore[arg-type]
+    assert "no measurable effect" in Effect.of([1.0, -0.5, 0.4]).sentence("it", " points")
+    assert "no measurable effect" not in Effect.of([2.0, 2.5, 2.4]).sentence("it", " points")
+    assert "not known" in Effect.of([2.0]).sentence("it", " points")
+
+
+def test_the_share_that_is_kept() -> None:
+    assert recovered(60, 40, 55) == pytest.approx(0.75)
+    assert recovered(60, 60, 55) is None
+
+
+def test_nothing_lost_is_a_sentence_not_a_figure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Book,
+        "scores",
+        lambda self, cell: dict.fromkeys(("click_miou", "click_best", "box_miou", "box_best"), 0.5),
+    )
+    figures = Figures()
+    measure(figures, replace(settings, only=("w4a4_recovered_share",), seeds=1))
+    assert "w4a4_recovered_share" not in figures.metrics
+    assert any("nothing is lost" in note for note in figures.notes)
+
+
+def test_every_cell_is_a_recipe_that_comes_with_the_toolbox(tmp_path: Path) -> None:
+    cells = work_list(Settings(weights=tmp_path, data=tmp_path, folder=tmp_path))
+    assert len(set(cells)) == len(cells)
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        if cell.recipe != FLOAT:
+            assert recipe_of(cell).calibration.source == cell.source
+            assert cell.source in SOURCES
+    no_data = load_recipe("no-data").calibration
+    small = recipe_of(Cell("w4a4-rep", "synthetic", take=bench_accuracy.NO_DATA_SAMPLES))
+    assert (small.calibration.take, small.calibration.held_out) == (no_data.take, no_data.held_out)
+    assert {key.name for key in KEYS} >= {"w8a8_drop", "w6a6_drop", "dfq_minus_real_w6a6"}
+
+
+def test_plain_rounding_is_the_same_sites_and_bits_as_the_others() -> None:
+    (plain,), (_, other, *_) = (load_recipe(n).passes for n in ("w4a4-nearest", "w4a4-prompt"))
+    assert plain.at == other.at
+    assert {name: plain.options[name] for name in ("weight", "act")} == {
+        name: f"{other.options[name]}-minmax" for name in ("weight", "act")
+    }
+
+
+def test_missing_data_and_unknown_figures_are_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="did you mean w8a8_drop"):
+        measure(Figures(), replace(settings, only=("w8a8_dorp",)))
+    with pytest.raises(DataError, match="bsds500: no such folder"):
+        measure(Figures(), replace(settings, data=settings.data / "away"))
+    assert not settings.folder.exists()
+
+
+def test_on_the_command_line(settings: Settings, tmp_path: Path) -> None:
+    call = ["bench", "compress-accuracy", "--only", ONE, "--seeds", "1", "--pictures", "4"]
+    places = {"--weights": settings.weights, "--data": settings.data, "--networks": settings.folder}
+    call += [str(part) for pair in places.items() for part in pair]
+    report = tmp_path / "figures.json"
+    result = CliRunner().invoke(app, [*call, "--json", str(report)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert ONE in result.stdout
+    assert {ONE, f"{ONE}_click_best", f"{ONE}_box_best"} <= set(
+        json.loads(report.read_bytes())["metrics"]
+    )
+    refused = CliRunner().invoke(app, ["bench", "compress-accuracy", "--data", "x"])
+    assert "--weights" in str(refused.exception)
+    refused = CliRunner().invoke(app, ["bench", "sam", "--pictures", "4"])
+    assert "compress-accuracy" in str(refused.exception)
