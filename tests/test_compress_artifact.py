@@ -45,12 +45,15 @@ def made() -> tuple[Context, Ledger]:
 
 def test_an_artifact_is_a_model_that_runs_and_agrees(tmp_path: Path) -> None:
     ctx, ledger = made()
-    written = artifact.write(ctx, ledger, tmp_path / "out")
+    written = artifact.write(ctx, ledger, tmp_path / "out", min_agreement=0.9)  # random weights
     card = load(tmp_path / "out" / "model.toml", ModelCard)
-    assert written.agreement >= written.wanted
+    assert written.agreement >= 0.9
     assert min(agreement(ModelFolder(card, tmp_path / "out"))) > 0.9  # random weights
     assert {each.role for each in card.files} >= {"encoder", "decoder", "memory_attention"}
     table = json.loads((tmp_path / "out" / "quant.json").read_text())
+    assert (table["agreement_wanted"], table["agreement_lowered_by_recipe"]) == (0.9, True)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "the recipe's min_agreement of 0.9 is in place of 0.99" in report
     assert table["runs_in_integers"]["encoder"]["in integers"] > 0
     kinds = {node.op_type for node in onnx.load(tmp_path / "out" / "encoder.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear", "Gemm"} <= kinds
@@ -64,8 +67,8 @@ def test_files_that_answer_otherwise_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, ledger = made()
-    monkeypatch.setattr(artifact, "agreement", lambda *_: 0.5)
-    with pytest.raises(ModelError, match=r"overlap by 0\.500"):
+    monkeypatch.setattr(artifact, "agreement", lambda *_: 0.989)
+    with pytest.raises(ModelError, match=r"overlap by 0\.9890, 0\.99 is asked for"):
         artifact.write(ctx, ledger, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -76,7 +79,7 @@ def test_a_kill_leaves_no_half_artifact(tmp_path: Path) -> None:
         "from edgeperc.offline.compress import report\n"
         "from tests.test_compress_artifact import made, artifact\n"
         "report.write = lambda *a, **k: (print('here', flush=True), time.sleep(60))\n"
-        "artifact.write(*made(), Path(sys.argv[1]))\n"
+        "artifact.write(*made(), Path(sys.argv[1]), min_agreement=0.5)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "out")],

@@ -119,6 +119,27 @@ def test_what_a_recipe_does_not_accept_is_not_written(
         )
 
 
+@pytest.mark.parametrize("accept", [{}, {"min_agreement": 0.95}])
+def test_only_a_recipe_lowers_what_files_must_agree_by(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accept: dict[str, float]
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "edgeperc.offline.compress.artifact.write", lambda *_, **options: told.append(options)
+    )
+    recipe = Recipe(**{**_fields(QUICK), "accept": Accept(**accept)})
+    command.compress(open_subject(str(weights)), recipe, tmp_path / "out")
+    (options,) = told
+    assert {key: options[key] for key in options if key == "min_agreement"} == accept
+
+
+def test_an_agreement_is_a_share(tmp_path: Path) -> None:
+    path = tmp_path / "loose.recipe.toml"
+    path.write_text("[[passes]]\nkind = 'quantize'\n[accept]\nmin_agreement = 1.5\n")
+    with pytest.raises(ConfigError, match="min_agreement"):
+        load_recipe(str(path))
+
+
 def test_weights_are_told_by_what_is_in_them(weights: Path, tmp_path: Path) -> None:
     assert open_subject(str(weights)).name == "tiny"
     net = SLTNet(6, width=8, blocks=(1, 1, 1))

@@ -60,7 +60,9 @@ def compress(
         ledger = run_recipe(ctx, recipe, where=where)
         ledger.source = source or recipe.calibration.source
         refuse_bad(ledger, recipe)
-        artifact.write(ctx, ledger, folder, exact=exact, opset=recipe.export.opset)
+        lowered = recipe.accept.min_agreement
+        asked = {} if lowered is None else {"min_agreement": lowered}
+        artifact.write(ctx, ledger, folder, exact=exact, opset=recipe.export.opset, **asked)
         shutil.rmtree(work, ignore_errors=True)
     return ledger
 

@@ -37,10 +37,14 @@ class Calibration(Strict, frozen=True, kw_only=True):
 
 
 class Accept(Strict, frozen=True, kw_only=True):
-    """[accept]: what the result must keep, else it is not written. max_miou_drop: of 1."""
+    """[accept]: what the result must keep, else it is not written. max_miou_drop: of 1.
+
+    min_agreement: least mask IoU of files and simulated network, in place of 0.99.
+    """
 
     max_miou_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     max_error: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    min_agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
 class Export(Strict, frozen=True, kw_only=True):

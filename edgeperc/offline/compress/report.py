@@ -169,10 +169,7 @@ def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
     notes = [
         f"- {ledger.samples} samples to calibrate with ({ledger.source}), {ledger.held_out} held "
         f"out; seed {ledger.seed}. Scores, in points, are of the held-out ones.",
-        f"- Masks of the files and of the simulated network: IoU "
-        f"{written.agreement:.4f}, asked for "
-        f"{written.wanted:.4f}, which is 0.99, or what the network agrees with itself by if each "
-        "pixel moves by half a gray level.",
+        _agreement(written),
         f"- Products and convolutions on codes: {integers}. What is not is computed in float."
         f" Convolutions: {written.convolutions}.",
         "- MB: encoder and decoder. Plain rounding has the file size of the recipe.",
@@ -186,6 +183,17 @@ def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
         )
     notes += [f"- {line}" for line in ledger.lines()]
     return notes
+
+
+def _agreement(written: Any) -> str:
+    from edgeperc.offline.compress.artifact import AGREEMENT
+
+    asked = f"{written.wanted:g} is asked for"
+    if written.wanted < AGREEMENT:
+        asked = f"the recipe's min_agreement of {written.wanted:g} is in place of {AGREEMENT:g}"
+    return (
+        f"- Masks of the files and of the simulated network: IoU {written.agreement:.4f}; {asked}."
+    )
 
 
 def _latency(name: str, timed: Timed | None) -> str:
