@@ -51,12 +51,13 @@ def test_fewer_bytes_are_fewer_bytes(tmp_path):
     assert sizes[2] < 0.45 * sizes[0]
 
 
-def test_weights_of_few_numbers_keep_two_bytes():
+def test_small_convolutions_keep_two_bytes():
     model = network()
-    few = numpy_helper.from_array(WEIGHT[:200], "weight")
-    model.graph.initializer[0].CopyFrom(few)
+    kernel = numpy_helper.from_array(np.ones((8, 8, 3, 3), np.float32), "kernel")
+    model.graph.initializer.append(kernel)
     kept = {w.name: w.data_type for w in stored(model, "byte").graph.initializer}
-    assert kept["weight_half"] == TensorProto.FLOAT16
+    assert kept["kernel_half"] == TensorProto.FLOAT16
+    assert kept["weight_byte"] == TensorProto.INT8
 
 
 def test_nothing_is_not_a_number():

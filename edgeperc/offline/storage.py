@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 Storage: TypeAlias = Literal["single", "half", "byte"]
 """half: float16, an error of 2**-11 of each weight. byte: int8 and a scale for each row or column,
-an error of 1/254 of the largest weight there; half for weights of few numbers."""
+an error of 1/254 of the largest weight there; half for small weights."""
 
 _SMALL = 64
 """Weights of fewer numbers stay as they are: nothing is won."""
 _FEW = 8192
-"""Weights of so few numbers, those of early convolutions, lose much as bytes and win little."""
+"""Convolutions of so few numbers, and matrices of half as many, lose much as bytes, win little."""
 
 
 def stored(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
@@ -34,7 +34,8 @@ def stored(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
         if values.dtype != np.float32 or values.size < _SMALL:
             continue
         name = weight.name
-        if storage == "half" or values.ndim < 2 or values.size <= _FEW:
+        few = values.size <= (_FEW if values.ndim == 4 else _FEW // 2)
+        if storage == "half" or values.ndim < 2 or few:
             kept = f"{name}_half"
             weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), kept))
             nodes.append(helper.make_node("Cast", [kept], [name], to=TensorProto.FLOAT))
