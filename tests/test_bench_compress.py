@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeperc.bench.compress import Settings, measure
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.onnx_pair import paired
+from edgeperc.bench.openvino_arm import RUNTIMES, arm
 from edgeperc.errors import ConfigError, ModelError
 
 
@@ -48,3 +50,23 @@ def test_a_file_that_does_not_run_is_named(tmp_path: Path) -> None:
 def test_an_unknown_figure_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown figure 'speed'"):
         measure(Figures(), None, Settings(only=("speed",)))
+
+
+def test_a_figure_of_openvino_wants_its_environment(tmp_path: Path) -> None:
+    asked = Settings(only=("int8_vs_openvino_native_vitb",))
+    with pytest.raises(ConfigError, match="needs --openvino-venv"):
+        measure(Figures(), None, asked)
+    with pytest.raises(ConfigError, match="no environment is there"):
+        measure(Figures(), None, Settings(only=asked.only, openvino_venv=tmp_path))
+
+
+def test_each_runtime_times_a_file_and_names_one_that_is_not_there(tmp_path: Path) -> None:
+    given = os.environ.get("EDGEPERC_OPENVINO")
+    if not given:
+        pytest.skip("EDGEPERC_OPENVINO names no Python with OpenVINO and NNCF")
+    long, short = product(tmp_path / "a.onnx", 12), product(tmp_path / "b.onnx", 2)
+    for runtime in RUNTIMES:
+        ends = [arm(Path(given), runtime, each) for each in (long, short)]
+        assert paired(*ends, rounds=1).speedup > 1.5
+        with pytest.raises(ModelError, match="no such file"):
+            paired(arm(Path(given), runtime, tmp_path / "none.onnx"), ends[0], rounds=1)

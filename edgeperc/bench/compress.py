@@ -12,15 +12,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.onnx_pair import Timed, paired
+from edgeperc.bench.openvino_arm import arm
 from edgeperc.errors import ConfigError
 
 AIMS = {"vitb": 2.3, "hiera_t": 2.1, "mobilesam": 1.7}
+OPENVINO_AIMS = {"vitb": 3.0, "hiera_t": 2.6, "mobilesam": 2.4}
+NATIVE = "int8_vs_openvino_native_vitb"
+LEAST_OF_NATIVE = 0.9
 MOST_BYTES = 0.28
 UNEVEN = 0.03
 
@@ -29,12 +33,14 @@ UNEVEN = 0.03
 class Settings:
     """What is measured. only: keys, all of them if empty. folder: where networks are kept for the
     next run; a temporary one if None. data: a folder of data sets, for keys of accuracy.
+    openvino_venv: an environment of `edgeperc.bench.openvino_venv --native`, for keys of OpenVINO.
     """
 
     only: tuple[str, ...] = ()
     rounds: int = 3
     folder: Path | None = None
     data: Path | None = None
+    openvino_venv: Path | None = None
 
 
 ACCURACY: dict[str, Callable[[Figures, Settings], None]] = {}
@@ -43,10 +49,15 @@ ACCURACY: dict[str, Callable[[Figures, Settings], None]] = {}
 
 def measure(figures: Figures, recording: Path | None, settings: Settings = Settings()) -> None:
     """Fill figures. Raises ConfigError for an unknown key, or a network that cannot be made."""
-    known = [*(f"int8_speedup_{name}" for name in AIMS), "size_ratio_vitb", *ACCURACY]
+    openvino = [*(f"int8_speedup_openvino_ep_{name}" for name in OPENVINO_AIMS), NATIVE]
+    plain = [*(f"int8_speedup_{name}" for name in AIMS), "size_ratio_vitb", *ACCURACY]
+    known = [*plain, *openvino]
     if unknown := [key for key in settings.only if key not in known]:
         raise ConfigError(f"unknown figure '{unknown[0]}'", hint=f"known are: {', '.join(known)}")
     wanted = settings.only or known
+    python = _openvino(settings.openvino_venv)
+    if python is None:
+        wanted = _without(figures, wanted, openvino, asked=bool(settings.only))
     with tempfile.TemporaryDirectory() as scratch:
         folder = settings.folder or Path(scratch)
         for name in AIMS:
@@ -57,6 +68,8 @@ def measure(figures: Figures, recording: Path | None, settings: Settings = Setti
             sizes = [(built / f"{kind}.onnx").stat().st_size for kind in ("int8", "float")]
             what = f"ViT-B encoder, {sizes[0] / 1e6:.1f} of {sizes[1] / 1e6:.1f} MB"
             figures.add("size_ratio_vitb", sizes[0] / sizes[1], what, aim=MOST_BYTES)
+        if python is not None:
+            _by_openvino(figures, wanted, folder, python, settings.rounds)
     for key, fill in ACCURACY.items():
         if key in wanted:
             fill(figures, settings)
@@ -71,9 +84,77 @@ def _speed(figures: Figures, name: str, built: Path, rounds: int) -> None:
         f"processor time of one thread, load {timed.load:.1f}"
     )
     figures.add(f"int8_speedup_{name}", timed.speedup, what, aim=AIMS[name])
+    _uneven(figures, f"{name}: float", timed)
+
+
+def _by_openvino(
+    figures: Figures, wanted: Collection[str], folder: Path, python: Path, rounds: int
+) -> None:
+    for name in OPENVINO_AIMS:
+        if f"int8_speedup_openvino_ep_{name}" in wanted:
+            _openvino_speed(figures, name, _built(figures, name, folder), python, rounds)
+    if NATIVE in wanted:
+        _against_native(figures, _built(figures, "vitb", folder), python, rounds)
+
+
+def _openvino_speed(figures: Figures, name: str, built: Path, python: Path, rounds: int) -> None:
+    """Integers by the OpenVINO provider against floats by the CPU provider beside it."""
+    figures.progress(f"{name}: integers by OpenVINO against float")
+    before = arm(python, "cpu", built / "float.onnx")
+    timed = paired(before, arm(python, "openvino", built / "int8.onnx"), rounds=rounds)
+    what = (
+        f"{name}, OpenVINO provider against float on the CPU provider of one environment: "
+        f"{timed.before_ms:.0f} ms, then {timed.after_ms:.0f}, "
+        f"processor time of one thread, load {timed.load:.1f}"
+    )
+    key = f"int8_speedup_openvino_ep_{name}"
+    figures.add(key, timed.speedup, what, aim=OPENVINO_AIMS[name])
+    _uneven(figures, f"{name}: float beside OpenVINO", timed)
+
+
+def _against_native(figures: Figures, built: Path, python: Path, rounds: int) -> None:
+    """OpenVINO by itself against the provider, both with our file."""
+    figures.progress("vitb: OpenVINO by itself against its provider")
+    arms = [arm(python, runtime, built / "int8.onnx") for runtime in ("native", "openvino")]
+    timed = paired(*arms, rounds=rounds)
+    what = (
+        f"ViT-B, the same file: {timed.before_ms:.0f} ms by OpenVINO itself, "
+        f"{timed.after_ms:.0f} by the provider, processor time, load {timed.load:.1f}"
+    )
+    figures.add(NATIVE, timed.speedup, what, aim=LEAST_OF_NATIVE)
+    _uneven(figures, "vitb: OpenVINO by itself", timed)
+
+
+def _uneven(figures: Figures, what: str, timed: Timed) -> None:
     if timed.uneven > UNEVEN:
         share = 100 * timed.uneven
-        figures.note(f"{name}: float took uneven times ({share:.0f} %), its ratio is rough.")
+        figures.note(f"{what} took uneven times ({share:.0f} %), its ratio is rough.")
+
+
+def _without(
+    figures: Figures, wanted: Collection[str], openvino: Collection[str], *, asked: bool
+) -> list[str]:
+    """The keys that need no OpenVINO. Raises ConfigError if one that does was asked for."""
+    left = [key for key in wanted if key not in openvino]
+    if asked and len(left) < len(wanted):
+        first = next(key for key in wanted if key in openvino)
+        raise ConfigError(f"'{first}' needs --openvino-venv FOLDER", hint=_MAKE)
+    if len(left) < len(wanted):
+        figures.note("OpenVINO is not measured without --openvino-venv FOLDER.")
+    return left
+
+
+_MAKE = "python -m edgeperc.bench.openvino_venv FOLDER --native"
+
+
+def _openvino(folder: Path | None) -> Path | None:
+    """The Python of an environment. Raises ConfigError if the folder is none."""
+    if folder is None:
+        return None
+    python = folder.absolute() / "bin" / "python"
+    if not python.is_file():
+        raise ConfigError(f"{folder}: no environment is there", hint=_MAKE)
+    return python
 
 
 def _built(figures: Figures, name: str, folder: Path) -> Path:

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,13 @@ class Timed:
     load: float
 
 
-def paired(before: Path, after: Path, *, rounds: int = 3) -> Timed:
-    """Run both files on the same noise. Raises ModelError if one does not run."""
+def paired(before: Path | Sequence[str], after: Path | Sequence[str], *, rounds: int = 3) -> Timed:
+    """Run both on the same noise: files by the CPU provider of this environment, or commands that
+    answer each line of standard input with a time in ms. Raises ModelError if one does not run.
+    """
     rows, uneven = [], 0.0
     with ExitStack() as stack:
-        a, b = (stack.enter_context(_process(path)) for path in (before, after))
+        a, b = (stack.enter_context(_process(each)) for each in (before, after))
         for process in (a, b):
             _once_ms(process)
         for _ in range(rounds):
@@ -60,9 +62,10 @@ def paired(before: Path, after: Path, *, rounds: int = 3) -> Timed:
 
 
 @contextmanager
-def _process(path: Path) -> Iterator[subprocess.Popen[str]]:
+def _process(what: Path | Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    own = [sys.executable, "-m", "edgeperc.bench.onnx_pair", str(what)]
     with subprocess.Popen(
-        [sys.executable, "-m", "edgeperc.bench.onnx_pair", str(path)],
+        own if isinstance(what, Path) else list(what),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

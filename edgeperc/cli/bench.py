@@ -64,6 +64,9 @@ def bench(
         Path | None,
         typer.Option(help="sam: folder with davis in it, for J&F; compress-accuracy: and bsds500."),
     ] = None,
+    openvino_venv: Annotated[
+        Path | None, typer.Option(help="compress: an environment with OpenVINO, to run in as well.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="compress-accuracy: what `edgeperc train` wrote.")
     ] = None,
@@ -94,6 +97,10 @@ def bench(
         "data": data,
     }
     sam_only = {key: value for key, value in sam_only.items() if value}
+    if openvino_venv is not None:
+        if suite != "compress":
+            raise ConfigError("--openvino-venv is for bench compress")
+        sam_only["openvino_venv"] = openvino_venv
     if suite == "sam" and not chosen:
         from edgeperc.bench import sam
 
