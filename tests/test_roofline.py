@@ -398,6 +398,13 @@ def test_open_lengths_must_be_given() -> None:
     assert "--shape tokens=" in refused.value.hint
     assert count(shaped(model(), {"tokens": (7,)})).macs == 7 * 5 * 3
     assert count(shaped(model(), {"x": (7, 5)})).macs == 7 * 5 * 3
+    named_alike = network(
+        [("MatMul", ["tokens", "w"], ["a"], {}), OPEN[1]],
+        {"tokens": ["tokens", 5]},
+        "y",
+        {"w": (5, 3)},
+    )
+    assert count(shaped(named_alike, {"tokens": (7,)})).macs == 7 * 5 * 3
     with pytest.raises(ConfigError, match="input 'x' is tokens,5, not 7,4"):
         shaped(model(), {"x": (7, 4)})
     with pytest.raises(ConfigError, match="no input and no open axis 'token'"):

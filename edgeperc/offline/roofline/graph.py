@@ -82,6 +82,19 @@ def shaped(model: onnx.ModelProto, lengths: Mapping[str, Sequence[int]] | None =
     return Shaped(model, _tensors(inferred), _constants(model.graph))
 
 
+def takes(graph: onnx.GraphProto, name: str, given: Sequence[int]) -> bool:
+    """Whether the graph has an input, or an open axis, of that name which the lengths are for."""
+    if any(name in axes for axes in open_axes(graph).values()):
+        return True
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
+    return name in ranks and not _of_axis(given, ranks[name])
+
+
+def _of_axis(given: Sequence[int], rank: int) -> bool:
+    """Whether lengths are those of an axis, though an input of several axes has its name."""
+    return len(given) == 1 < rank
+
+
 def open_axes(graph: onnx.GraphProto) -> dict[str, list[str]]:
     """Name of an input -> its axes of no fixed length, by name or by number."""
     known = {each.name for each in graph.initializer}
@@ -101,7 +114,7 @@ def _fix(graph: onnx.GraphProto, lengths: Mapping[str, Sequence[int]]) -> None:
     unused = set(lengths)
     for value in graph.input:
         axes = value.type.tensor_type.shape.dim
-        if given := lengths.get(value.name):
+        if (given := lengths.get(value.name)) and not _of_axis(given, len(axes)):
             unused.discard(value.name)
             fixed = [axis.dim_value for axis in axes]
             if len(given) != len(axes) or any(

@@ -17,7 +17,7 @@ from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.roofline import calibrate, formulas
 from edgeperc.offline.roofline.count import count
 from edgeperc.offline.roofline.devices import HERE, Device, device
-from edgeperc.offline.roofline.graph import open_axes, shaped
+from edgeperc.offline.roofline.graph import shaped, takes
 from edgeperc.offline.roofline.measure import Measured, measure
 from edgeperc.offline.roofline.predict import Prediction, Timed, bits_of, predict, worst
 
@@ -246,15 +246,11 @@ def _shared_out(
     graphs: Mapping[str, onnx.ModelProto], lengths: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Sequence[int]]]:
     """Lengths by graph: one that others of the model know is none of a graph's mistakes."""
-    names = {
-        name: {
-            *(value.name for value in loaded.graph.input),
-            *(axis for axes in open_axes(loaded.graph).values() for axis in axes),
-        }
-        for name, loaded in graphs.items()
+    known = {
+        key: {name for name, loaded in graphs.items() if takes(loaded.graph, key, given)}
+        for key, given in lengths.items()
     }
-    anywhere = set().union(*names.values())
     return {
-        name: {k: v for k, v in lengths.items() if k in names[name] or k not in anywhere}
+        name: {k: v for k, v in lengths.items() if name in known[k] or not known[k]}
         for name in graphs
     }
