@@ -12,7 +12,6 @@ from edgeperc import cli, places
 from edgeperc.compressed import compressed
 from edgeperc.config import PipelineTable
 from edgeperc.errors import ModelError
-from edgeperc.places import ModelFolder
 from edgeperc.plan import open_model
 
 SHARE = Path(__file__).parents[1] / "models"
@@ -80,12 +79,13 @@ def test_a_pipeline_refuses_a_file_that_is_not_the_cards(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     share = 0.05 if role == "memory_retrieval" else None
+    routing = role in ("encoder_head", "encoder_middle", "encoder_tail")
     table = PipelineTable(
         name="p",
         input="wide",
         model=name,
         engine="onnx" if role == "network" else "auto",
-        prompt={"memory_keep_share": share},  # type: ignore[arg-type]
+        prompt={"memory_keep_share": share, "window_routing": routing},  # type: ignore[arg-type]
     )
     with pytest.raises(ModelError, match=f"{path.name}: sha256 is not the one in its model.toml"):
         open_model(model, _told(table))
@@ -96,16 +96,3 @@ def _told(table: PipelineTable) -> PipelineTable:
     import msgspec
 
     return msgspec.convert(msgspec.to_builtins(table), PipelineTable)
-
-
-def test_the_files_of_window_routing_are_held_to_the_card_too(tmp_path: Path) -> None:
-    """The bundled model has none: a card that names some is enough to see that they are read."""
-    import msgspec
-
-    model = places.find_model(str(copied("promptable", tmp_path)))
-    encoder = next(entry for entry in model.card.files if entry.role == "encoder")
-    for role in ("encoder_head", "encoder_middle", "encoder_tail"):
-        entry = msgspec.structs.replace(encoder, role=role, sha256="0" * 64)
-        card = msgspec.structs.replace(model.card, files=(*model.card.files, entry))
-        with pytest.raises(ModelError, match="sha256 is not the one in its model.toml"):
-            ModelFolder(card, model.folder).file(role)

@@ -41,6 +41,7 @@ class AdaptiveLog(Log):
         """Choose scale and fineness. values: (B, heads, N, M) shares, of any shape without v; v:
         (B, heads, M, C), what is shared out. Raises ModelError as `Log.fit` does.
         """
+        refuse_no_shares(values)  # all of them: below only some are looked at
         self.fit_all([(fewer_queries(values.detach(), v), v)])
 
     def fit_all(self, pairs: Sequence[tuple[Tensor, Tensor | None]]) -> None:
