@@ -30,7 +30,7 @@ from .tiny_promptable import tiny_sam2
 ONE = "w8a8_drop"
 
 
-class Killed(Exception):  # noqa: N818
+class KilledError(Exception):  # noqa: N818
     """In place of the real thing, which would end pytest, too."""
 
 
@@ -121,12 +121,12 @@ def test_a_killed_run_goes_on_behind_the_last_cell(
 
     def dying(subject: object, cell: Cell, *args: object, **more: object) -> object:
         if len(done) == 2:
-            raise Killed
+            raise KilledError
         done.append(cell.name)
         return real(subject, cell, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bench_accuracy_book, "compressed", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         measure(Figures(), settings)
     assert sorted(path.stem for path in settings.folder.glob("*.json")) == sorted(done)
     before = {path: path.read_bytes() for path in settings.folder.glob("*.json")}
