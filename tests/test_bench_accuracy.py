@@ -30,7 +30,7 @@ from .tiny_promptable import tiny_sam2
 ONE = "w8a8_drop"
 
 
-class KilledError(Exception):  # noqa: N818
+class KilledError(Exception):
     """In place of the real thing, which would end pytest, too."""
 
 
