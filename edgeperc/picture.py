@@ -26,6 +26,9 @@ WAYS = (STRETCH, FIT, NATIVE, LONGEST)
 grey 114 at the right and below; keep the pixels and repeat the last ones up to a multiple of 32;
 keep the aspect and pad the normalised picture with zeros, as SAM does."""
 
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of red, green and blue, 0 to 255: what SAM, SAM 2 and our own promptable network are given."""
+
 _PAD = 114
 _MULTIPLE_PX = 32
 

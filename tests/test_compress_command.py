@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,9 +38,10 @@ def weights(tmp_path: Path) -> Path:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Ledger, Path]]:
     """What was handed to be written, in place of writing it."""
     calls: list[tuple[Any, Ledger, Path]] = []
-    module = ModuleType("edgeperc.offline.compress.artifact")
-    module.write = lambda ctx, ledger, folder, **_: calls.append((ctx, ledger, folder))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(
+        "edgeperc.offline.compress.artifact.write",
+        lambda ctx, ledger, folder, **_: calls.append((ctx, ledger, folder)),
+    )
     return calls
 
 
@@ -131,6 +130,16 @@ def test_only_a_recipe_lowers_what_files_must_agree_by(
     command.compress(open_subject(str(weights)), recipe, tmp_path / "out")
     (options,) = told
     assert {key: options[key] for key in options if key == "min_agreement"} == accept
+
+
+def test_a_network_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    subject = subject_for(SLTNet(6, width=8, blocks=(1, 1, 1)))
+    every = Step(kind="quantize", at=("*",), role="quantize", options={})
+    recipe = Recipe(**{**_fields(QUICK), "passes": (every,)})
+    with pytest.raises(ModelError, match="only promptable networks can be written"):
+        command.compress(subject, recipe, tmp_path / "out")
+    assert not any("quantizer" in name for name, _ in subject.net.named_modules())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_agreement_is_a_share(tmp_path: Path) -> None:

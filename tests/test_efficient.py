@@ -79,6 +79,21 @@ def test_all_windows_is_the_whole_encoder(net: Sam2, picture: torch.Tensor) -> N
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+def test_a_pyramid_beside_the_trunk_is_in_the_head_as_well(picture: torch.Tensor) -> None:
+    net = network(replace(UNPADDED, pyramid=True))
+    model = routed(net)
+    found = model(picture, torch.arange(model.route.windows))
+    dense = net.encode(picture)
+    torch.testing.assert_close(found.embedding, dense.embedding, atol=2e-5, rtol=1e-5)
+    trunk = net.image_encoder.trunk
+    for level, join in enumerate(trunk.joins):
+        kept = join.weight.detach().clone()
+        join.weight.zero_()
+        moved = (net.encode(picture).embedding - dense.embedding).abs().max()
+        assert moved > 1e-4, f"the map of level {level} reaches nothing"
+        join.weight.copy_(kept)
+
+
 def test_order_of_windows_does_not_matter(net: Sam2, picture: torch.Tensor) -> None:
     model = routed(net)
     some = torch.tensor([0, 3, 5])

@@ -53,6 +53,18 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
         assert torch.equal(value, rest.averaged()[name])
 
 
+def test_what_has_learned_already_learns_more_slowly_and_does_not_decay(tmp_path):
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    before = [layer.weight.detach().clone() for layer in net]
+    pace = Pace(steps=1, rate=0.1, decay=0.5, warm_up_steps=1)
+    run = TrainingRun(net, {"seed": 0}, tmp_path / "c.pt", pace, slow={"1.": 0.1})
+    with progress_bar(Console(file=io.StringIO())) as progress:
+        run.fit(lambda _: sum(layer.weight.sum() for layer in net), progress)
+    # AdamW's first step is the rate, whatever the gradient; decay takes 0.1 x 0.5 of a weight.
+    torch.testing.assert_close(net[0].weight, 0.95 * before[0] - 0.1)
+    torch.testing.assert_close(net[1].weight, before[1] - 0.01)
+
+
 def test_another_runs_checkpoint_is_refused(tmp_path):
     run_in(tmp_path).save()
     with pytest.raises(ConfigError, match="another seed or other settings"):

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from edgeperc import masks
 from edgeperc.bench.timing import core_ms
 from edgeperc.config import Input
-from edgeperc.picture import Picture
+from edgeperc.picture import IMAGENET_MEAN, IMAGENET_STD, Picture
 from edgeperc.prompting.enlarge import enlarge, to_picture
 
 WIDTH_PX, HEIGHT_PX = 1920, 1080
-_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """SAM's: the three channels differ, as in any real card."""
 
 
@@ -46,8 +45,8 @@ def around_ms_1080p(*, objects: int = 3, network_px: int = 1024, reps: int = 40)
         represent="stretch",
         width_px=network_px,
         height_px=network_px,
-        mean=_MEAN,
-        std=_STD,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
     )
     picture = Picture(spec, smooth=True)
     picture(image)

@@ -15,7 +15,7 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,7 @@ from edgeperc.infer import Session
 from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.golden import golden
+from edgeperc.offline.nets import taps
 from edgeperc.offline.nets.memory import Rotation
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
@@ -318,18 +319,9 @@ def sizes_of(net: Sam2, table: PromptTable) -> Sizes:
     )
 
 
-@contextmanager
-def written_out(net: nn.Module) -> Iterator[None]:
+def written_out(net: nn.Module) -> AbstractContextManager[None]:
     """Attention as products and softmax, so that every operator is an old and plain one."""
-    attentions = [module for module in net.modules() if isinstance(module, Attention)]
-    before = [module.written_out for module in attentions]
-    for module in attentions:
-        module.written_out = True
-    try:
-        yield
-    finally:
-        for module, value in zip(attentions, before, strict=True):
-            module.written_out = value
+    return taps.written_out(each for each in net.modules() if isinstance(each, Attention))
 
 
 def _checked_table(card: ModelCard, net: Sam | Sam2) -> PromptTable:

@@ -26,8 +26,9 @@ from edgeperc.offline.nets.mask_decoder import DecoderAttention
 from edgeperc.offline.nets.sam2 import Decoded, Features, Sam2, Sam2Config
 from edgeperc.offline.nets.taps import Attention
 from edgeperc.offline.training_bank import TrainingBank
+from edgeperc.picture import IMAGENET_MEAN, IMAGENET_STD
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

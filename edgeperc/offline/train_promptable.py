@@ -84,7 +84,12 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     source = ClipData(data, side_px=settings.network.picture_px, cache=out_dir / "cache")
     task = PromptingTask(settings.network, source, settings.load, seed)
-    identity = {"name": name, "seed": seed, "settings": repr(settings)}
+    identity = {
+        "name": name,
+        "seed": seed,
+        "settings": repr(settings),
+        "detector": source.detector is not None,
+    }
     slow = {".pyramid.": settings.slow} if source.detector else None
     run = TrainingRun(task, identity, out_dir / "checkpoint.pt", settings.pace, slow=slow)
     weights = out_dir / "weights.pt"

@@ -116,12 +116,7 @@ def write(
 
 def card_of(ctx: Context, ledger: Ledger) -> ModelCard:
     """The card of a compressed promptable network. Raises ModelError for others."""
-    net = ctx.sim.net
-    if not isinstance(net, Sam | Sam2):
-        raise ModelError(
-            f"{ctx.subject.name}: only promptable networks are written as graphs so far",
-            hint="the ledger's figures hold; see docs/compression.md for the others",
-        )
+    net = refuse_unwritable(ctx.subject)
     side, config = net.config.picture_px, net.config
     represent = STRETCH if isinstance(net, Sam2) else LONGEST
     return ModelCard(
@@ -142,6 +137,19 @@ def card_of(ctx: Context, ledger: Ledger) -> ModelCard:
         prompt=table_of(net),
         training=f"compressed: {ledger.samples} samples ({ledger.source}), seed {ledger.seed}",
     )
+
+
+def refuse_unwritable(subject: Subject) -> Sam | Sam2:
+    """The network, if an artifact can be made of it: to be asked before any pass has run.
+
+    Raises ModelError for networks that are not promptable.
+    """
+    if not isinstance(subject.net, Sam | Sam2):
+        raise ModelError(
+            f"{subject.name}: only promptable networks can be written as an artifact so far",
+            hint="--dry-run shows what each site would get; see docs/compression.md",
+        )
+    return subject.net
 
 
 def table_of(net: Sam | Sam2) -> PromptTable:

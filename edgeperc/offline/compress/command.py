@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeperc.errors import ModelError
+from edgeperc.offline.compress import artifact
 from edgeperc.offline.compress.adapters import Subject
 from edgeperc.offline.compress.calibrate.sources import draw
 from edgeperc.offline.compress.context import Context
@@ -50,7 +50,7 @@ def compress(
     """
     torch.set_num_threads(threads)
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
-    artifact: Any = import_module("edgeperc.offline.compress.artifact")
+    artifact.refuse_unwritable(subject)
     with progress_bar(console or Console(stderr=True)) as progress:
         work = folder.with_name(f"{folder.name}.unfinished")
         ctx = prepare(
@@ -61,7 +61,7 @@ def compress(
         ledger.source = source or recipe.calibration.source
         refuse_bad(ledger, recipe)
         lowered = recipe.accept.min_agreement
-        asked = {} if lowered is None else {"min_agreement": lowered}
+        asked: dict[str, Any] = {} if lowered is None else {"min_agreement": lowered}
         artifact.write(ctx, ledger, folder, exact=exact, opset=recipe.export.opset, **asked)
         shutil.rmtree(work, ignore_errors=True)
     return ledger

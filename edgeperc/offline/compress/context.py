@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeperc.errors import ModelError
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.simulate import Simulated
-from edgeperc.offline.nets.taps import Attention
+from edgeperc.offline.nets.taps import Attention, written_out
 
 T = TypeVar("T")
 Visit = Callable[[str, Tensor], None]
@@ -123,20 +123,11 @@ class Context:
             )
         return site.module.register_forward_hook(lambda module, args, out: show(out))
 
-    @contextmanager
-    def _written_out(self, names: Sequence[str]) -> Iterator[None]:
+    def _written_out(self, names: Sequence[str]) -> AbstractContextManager[None]:
         """Attention with a tap among the names as separate products, else the tap never runs."""
         sites = self.sim.sites
         parents = {
             name.rpartition(".")[0] for name in names if name in sites and sites[name].kind == "tap"
         }
         modules = [self.net.get_submodule(parent) for parent in parents]
-        attentions = [module for module in modules if isinstance(module, Attention)]
-        before = [each.written_out for each in attentions]
-        for each in attentions:
-            each.written_out = True
-        try:
-            yield
-        finally:
-            for each, value in zip(attentions, before, strict=True):
-                each.written_out = value
+        return written_out(module for module in modules if isinstance(module, Attention))

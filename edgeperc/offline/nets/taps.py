@@ -6,6 +6,9 @@ dotted name in the network is the site's name: `image_encoder.blocks.3.attn.tap_
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,6 +67,19 @@ class Attention(nn.Module):
         shares = self.tap_softmax(torch.softmax(self.tap_logits(logits), dim=-1))
         out: Tensor = self.tap_out(shares @ self.tap_v(v))
         return out
+
+
+@contextmanager
+def written_out(attentions: Iterable[Attention]) -> Iterator[None]:
+    """These attentions as separate products and softmax for a while, whether tapped or not."""
+    before = [(attention, attention.written_out) for attention in attentions]
+    for attention, _ in before:
+        attention.written_out = True
+    try:
+        yield
+    finally:
+        for attention, value in before:
+            attention.written_out = value
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeperc.config import Input
 from edgeperc.offline.clicks import first_click
-from edgeperc.offline.compress.adapters import Sample
+from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.drawn_prompts import ABSENT, CORNERS, FOREGROUND, HALF_PX, PADDING, boxes
 from edgeperc.offline.examples import Example
-from edgeperc.picture import Picture
+from edgeperc.picture import IMAGENET_MEAN, IMAGENET_STD, Picture
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 OBJECTS = 4
 """At most so many objects of a picture, each with a click and a box."""
 LEAST_SHARE = 0.005
@@ -103,6 +103,16 @@ def score_masks(masks: Tensor, ious: Tensor, sample: Sample) -> dict[str, list[f
         for way, rows in (("click", clicked), ("box", ~clicked))
         for what, values in (("miou", got), ("best", best))
     }
+
+
+@torch.no_grad()
+def scored(subject: Subject, net: nn.Module, held_out: Sequence[Sample]) -> dict[str, float]:
+    """`score_masks` of what a promptable network answers, means over all objects."""
+    parts = []
+    for sample in held_out:
+        out = subject.run(net, sample)
+        parts.append(score_masks(out["masks"], out["ious"], sample))
+    return means(parts)
 
 
 def means(parts: Sequence[dict[str, list[float]]]) -> dict[str, float]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgeperc.offline.compress.adapters import Sample
-from edgeperc.offline.compress.adapters.prompts import means, noisy, prompted, score_masks
+from edgeperc.offline.compress.adapters.prompts import noisy, prompted, scored
 from edgeperc.offline.examples import Example
 from edgeperc.offline.nets.sam import Sam
 
@@ -47,11 +46,6 @@ class SamSubject:
         decoded = network.decode(embedding, sample["points"], sample["labels"])
         return {"masks": decoded.masks, "ious": decoded.ious}
 
-    @torch.no_grad()
     def score(self, net: nn.Module, held_out: Sequence[Sample]) -> dict[str, float]:
         """See `score_masks`."""
-        parts = []
-        for sample in held_out:
-            out = self.run(net, sample)
-            parts.append(score_masks(out["masks"], out["ious"], sample))
-        return means(parts)
+        return scored(self, net, held_out)

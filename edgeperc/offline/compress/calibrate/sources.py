@@ -8,9 +8,9 @@ A new source is one line in SOURCES. Only `real` opens any file.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rich.progress import Progress
 
@@ -18,57 +18,46 @@ from edgeperc.drivers.formats.pictures import picture_files, read_picture
 from edgeperc.errors import ConfigError, DataError
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
+from edgeperc.offline.compress.calibrate.synthetic import synthesise
 from edgeperc.offline.davis import is_davis
 from edgeperc.offline.examples import OPENERS, Example
 from edgeperc.offline.shelf import Shelf
 
-Draw: TypeAlias = Callable[
-    [Subject, str | None, int, int, Progress | None, Path | None], list[Sample]
-]
-"""(subject, data, count, seed, progress, work) to samples."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How many samples of what, for which subject. work: see `draw`."""
+
+    subject: Subject
+    data: str | None
+    count: int
+    seed: int
+    progress: Progress | None
+    work: Path | None
 
 
-def _real(
-    subject: Subject,
-    data: str | None,
-    count: int,
-    seed: int,
-    progress: Progress | None,
-    work: Path | None,
-) -> list[Sample]:
-    if data is None:
+Draw: TypeAlias = Callable[[Wanted], list[Sample]]
+
+
+def _real(wanted: Wanted) -> list[Sample]:
+    if wanted.data is None:
         raise ConfigError(
             "source 'real' looks at pictures: where are they?",
             hint="--data FOLDER, or --source noise or synthetic, which need none",
         )
-    if isinstance(subject, SltnetSubject):
-        return subject.windows(data, count)
-    return subject.samples(open_pictures(data).thinned(count), seed=seed)
+    if isinstance(wanted.subject, SltnetSubject):
+        return wanted.subject.windows(wanted.data, wanted.count)
+    pictures = open_pictures(wanted.data).thinned(wanted.count)
+    return wanted.subject.samples(pictures, seed=wanted.seed)
 
 
-def _noise(
-    subject: Subject,
-    data: str | None,
-    count: int,
-    seed: int,
-    progress: Progress | None,
-    work: Path | None,
-) -> list[Sample]:
-    return subject.noise(count, seed=seed)
+def _noise(wanted: Wanted) -> list[Sample]:
+    return wanted.subject.noise(wanted.count, seed=wanted.seed)
 
 
-def _synthetic(
-    subject: Subject,
-    data: str | None,
-    count: int,
-    seed: int,
-    progress: Progress | None,
-    work: Path | None,
-) -> list[Sample]:
-    maker: Any = import_module("edgeperc.offline.compress.calibrate.synthetic")
-    keep = work / "synthetic.pt" if work else None
-    made: list[Sample] = maker.synthesise(subject, count, seed, progress, keep=keep)
-    return made
+def _synthetic(wanted: Wanted) -> list[Sample]:
+    keep = wanted.work / "synthetic.pt" if wanted.work else None
+    return synthesise(wanted.subject, wanted.count, wanted.seed, wanted.progress, keep=keep)
 
 
 SOURCES: dict[str, Draw] = {"real": _real, "noise": _noise, "synthetic": _synthetic}
@@ -95,7 +84,16 @@ def draw(
     """
     if source not in SOURCES:
         raise ConfigError(f"unknown source '{source}'", hint=f"one of {', '.join(SOURCES)}")
-    drawn = SOURCES[source](subject, data, count + held_out, seed, progress, work)
+    drawn = SOURCES[source](
+        Wanted(
+            subject=subject,
+            data=data,
+            count=count + held_out,
+            seed=seed,
+            progress=progress,
+            work=work,
+        )
+    )
     if not drawn:
         raise DataError(f"{data or source}: no samples to calibrate with")
     if len(drawn) == 1:
