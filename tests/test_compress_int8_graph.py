@@ -19,11 +19,12 @@ from edgeperc.offline.compress.graph.thirds import thirds
 from edgeperc.offline.compress.int8_graph import in_integers, observed, with_opset
 from edgeperc.offline.compress.quantizers.uniform import Uniform
 from edgeperc.offline.compress.simulate import Simulated
-from edgeperc.offline.export_prompt import Part, traced, written_out
 from edgeperc.offline.nets.hiera import Block
 from edgeperc.offline.nets.tinyvit import WideConv
 from edgeperc.offline.nets.vit import Block as VitBlock
 from edgeperc.offline.nets.vit import VitConfig
+from edgeperc.offline.onnx_part import Part, traced
+from edgeperc.offline.prompt_parts import written_out
 
 FLOAT = 1e-5
 """Of the largest value: what float32 rounds."""

@@ -15,11 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeperc.errors import ModelError
 from edgeperc.infer import Session
-from edgeperc.offline import export_prompt, trainers
-from edgeperc.offline.export_prompt import export_network, import_checkpoint, parts, write_part
+from edgeperc.offline import export_prompt, onnx_part, trainers
+from edgeperc.offline.export_prompt import export_network, import_checkpoint
 from edgeperc.offline.nets import sam2 as sam2_nets
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.onnx_part import write_part
 from edgeperc.offline.onnx_tidy import tidy, unfit
+from edgeperc.offline.prompt_parts import parts
 from edgeperc.places import ModelFolder, find_model
 from edgeperc.prompting.golden import agreement
 
@@ -180,7 +182,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
                 tensor.CopyFrom(numpy_helper.from_array(values * 1.01, tensor.name))
         return model
 
-    monkeypatch.setattr(export_prompt, "tidy", spoilt)
+    monkeypatch.setattr(onnx_part, "tidy", spoilt)
     with pytest.raises(ModelError, match="the file of the encoder answers otherwise"):
         export_network(card_of(net), net, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
@@ -189,7 +191,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 def test_a_graph_that_engine_builders_stumble_over_is_not_written(
     net: Sam2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_prompt, "unfit", lambda *_, **__: ["OneHot 'a'"])
+    monkeypatch.setattr(onnx_part, "unfit", lambda *_, **__: ["OneHot 'a'"])
     with pytest.raises(ModelError, match="the encoder cannot be written: it has OneHot 'a'"):
         export_network(card_of(net), net, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []

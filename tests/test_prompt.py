@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from edgeperc import prompt as public
 from edgeperc.errors import DataError, ModelError
-from edgeperc.offline.export_prompt import parts, write_part
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.onnx_part import write_part
+from edgeperc.offline.prompt_parts import parts
 from edgeperc.packet import Stamp
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder

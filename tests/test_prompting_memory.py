@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgeperc.offline.export_prompt import constants
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.prompt_parts import constants
 from edgeperc.packet import Frame
 from edgeperc.prompt import Prompt, VideoSession
 from edgeperc.prompting.memory import Constants, pixels_to_mask_input

@@ -27,11 +27,12 @@ from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import fits
 from edgeperc.offline.export import one_thread
-from edgeperc.offline.export_prompt import parts, traced, write_part, written_out
 from edgeperc.offline.nets.sam import VARIANTS as SAM_VARIANTS
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import VARIANTS, Sam2
 from edgeperc.offline.nets.vit import VitConfig
+from edgeperc.offline.onnx_part import traced, write_part
+from edgeperc.offline.prompt_parts import parts, written_out
 
 SIDE_PX = 512
 """Of ViT-B and Hiera-T. MobileSAM's is 1024, its own."""

@@ -28,11 +28,12 @@ from edgeperc.offline.export_efficient import (
     routing_parts,
     salient_decoder,
 )
-from edgeperc.offline.export_prompt import Part, parts, write_part, written_out
 from edgeperc.offline.nets.efficient import bypass_of, route_of
 from edgeperc.offline.nets.sam import VARIANTS as SAM_VARIANTS
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import VARIANTS, Sam2
+from edgeperc.offline.onnx_part import Part, write_part
+from edgeperc.offline.prompt_parts import parts, written_out
 
 SAM2_NAMES = {
     "hiera_t": "sam2.1-hiera-tiny",

@@ -26,17 +26,7 @@ from edgeperc.config import ModelCard, PromptTable, load
 from edgeperc.errors import ModelError
 from edgeperc.offline import export_prompt
 from edgeperc.offline.export import new_folder, one_thread, to_toml
-from edgeperc.offline.export_prompt import (
-    Part,
-    PromptReport,
-    export_network,
-    load_net,
-    parts,
-    published_net,
-    sizes_of,
-    write_part,
-    written_out,
-)
+from edgeperc.offline.export_prompt import PromptReport, export_network, load_net, published_net
 from edgeperc.offline.nets.efficient import (
     Bypass,
     Head,
@@ -48,6 +38,8 @@ from edgeperc.offline.nets.efficient import (
 )
 from edgeperc.offline.nets.efficient_memory import PrunedAttention, kept_tokens
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.onnx_part import Part, write_part
+from edgeperc.offline.prompt_parts import parts, sizes_of, written_out
 from edgeperc.offline.storage import Storage
 from edgeperc.prompting.memory import UNUSED
 

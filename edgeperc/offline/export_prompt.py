@@ -4,72 +4,42 @@
     report = export_trained(card, Path("out/promptable/weights.pt"), Path("models/promptable"))
     report = import_checkpoint(card, Path("sam2.1_hiera_tiny.pt"), Path("models/sam2.1-hiera-tiny"))
 
-writes encoder, decoder and, for video, memory encoder and memory attention as ONNX files of fixed
-shapes, `constants.npz`, `golden.npz` and `model.toml`. A file is refused where an engine builder
-would stumble over it, or where it answers otherwise than the network.
+writes the files of `edgeperc.offline.prompt_parts`, `constants.npz`, `golden.npz` and `model.toml`.
+Nothing is written if a file, or all of them together, answer otherwise than the network.
 """
 
 from __future__ import annotations
 
 import pickle
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import numpy as np
-import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import helper
-from torch import Tensor, nn
 
 from edgeperc.config import FileEntry, ModelCard, PromptTable
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.infer import Session
 from edgeperc.offline.checkpoint import read_checkpoint
-from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
+from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.golden import golden
-from edgeperc.offline.nets import taps
-from edgeperc.offline.nets.memory import Rotation
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2, Sam2Config
 from edgeperc.offline.nets.sam_variants import load_published
-from edgeperc.offline.nets.taps import Attention
-from edgeperc.offline.onnx_tidy import tidy, unfit
-from edgeperc.offline.storage import Storage, stored
+from edgeperc.offline.onnx_part import write_part
+from edgeperc.offline.prompt_parts import constants, parts, written_out
+from edgeperc.offline.storage import Storage
 from edgeperc.picture import LONGEST, STRETCH
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.golden import agreement
-from edgeperc.prompting.memory import UNUSED
-from edgeperc.prompting.networks import Sizes
-
-TOLERANCE: dict[Storage, float] = {"single": 1e-3, "half": 5e-2, "byte": 0.2}
-"""Largest difference of an output between file and network, in standard deviations of the output:
-of rounding, and of weights that are kept in fewer bytes."""
 
 AGREEMENT: dict[Storage, float] = {"single": 0.995, "half": 0.95, "byte": 0.9}
 """Share of the pixels of a golden mask that must be the same, likewise."""
 
 _MOST_BYTES = 1_900_000_000
 """A file of more cannot be written in one piece."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One file to be. net: takes `inputs`, which are examples, in order. outputs: names. open_axes:
-    of inputs whose length the file leaves open.
-    """
-
-    role: str
-    net: nn.Module
-    inputs: Mapping[str, Tensor]
-    outputs: tuple[str, ...]
-    open_axes: Mapping[str, dict[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,128 +172,6 @@ def export_network(
     )
 
 
-def parts(net: Sam | Sam2, table: PromptTable, *, open_memory: bool = False) -> Iterator[Part]:
-    """The files of a network, one at a time, each with the outputs of those before as examples."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    side, count = table.picture_px, table.points
-    picture = {"picture": noise(1, 3, side, side)}
-    high_names = ("high0", "high1") if isinstance(net, Sam2) else ()
-    encoder = _Encoder(net)
-    yield Part(role="encoder", net=encoder, inputs=picture, outputs=("embedding", *high_names))
-    embedding, *high = encoder(*picture.values())
-    grid = embedding.shape[-1]
-    labels = torch.tensor([1.0, 0.0, 2.0, 3.0, -1.0] + [-2.0] * count)[:count]
-    prompt = {
-        "embedding": embedding,
-        **dict(zip(high_names, high, strict=True)),
-        "points": torch.rand(1, count, 2, generator=generator) * side,
-        "labels": labels[None],
-        "mask_input": noise(1, 1, 4 * grid, 4 * grid),
-        "has_mask": torch.ones(1),
-    }
-    answers = ("object_logits", "pointers") if high else ()
-    yield Part(
-        role="decoder", net=_Decoder(net), inputs=prompt, outputs=("masks", "ious", *answers)
-    )
-    if table.kind == "image" or isinstance(net, Sam):
-        return
-    yield Part(
-        role="memory_encoder",
-        net=_MemoryEncoder(net),
-        inputs={
-            "embedding": embedding,
-            "mask_logits": noise(1, 1, side, side),
-            "object_logits": torch.full((1, 1), -1.0),
-            "from_points": torch.zeros(1),
-        },
-        outputs=("memory",),
-    )
-    sizes = sizes_of(net, table)
-    tokens = sizes.frames * grid**2 + sizes.pointer_tokens
-    bias = torch.zeros(1, tokens)
-    bias[:, -sizes.pointer_tokens // 2 :] = UNUSED
-    yield Part(
-        role="memory_attention",
-        net=_MemoryAttention(net, sizes.pointer_tokens),
-        inputs={
-            "embedding": embedding,
-            "memory": noise(1, tokens, sizes.memory_width),
-            "memory_position": noise(1, tokens, sizes.memory_width),
-            "bias": bias,
-        },
-        outputs=("conditioned",),
-        open_axes={name: {1: "tokens"} for name in ("memory", "memory_position", "bias")}
-        if open_memory
-        else {},
-    )
-
-
-def write_part(part: Part, folder: Path, *, storage: Storage = "single") -> tuple[FileEntry, float]:
-    """Write one file and hold it to its network; its entry, and how far an output is off at most.
-
-    Raises ModelError if it has what engine builders stumble over, or is off by more than rounding.
-    """
-    path = folder / f"{part.role}.onnx"
-    model, answers = traced(part, folder)
-    onnx.save(stored(model, storage), str(path))
-    del model  # of the largest network 2.5 GB, which the comparison wants for itself
-    off = _difference(part, answers, path)
-    if not off <= TOLERANCE[storage]:
-        raise ModelError(
-            f"the file of the {part.role} answers otherwise than the network: "
-            f"an output is off by {off:.2g} standard deviations"
-        )
-    return file_entry(path, part.role), off
-
-
-def traced(
-    part: Part, folder: Path, *, opset: int = OPSET
-) -> tuple[onnx.ModelProto, tuple[Tensor, ...]]:
-    """A part as a graph, and what its network answers to the examples. folder: for scratch files.
-
-    Raises ModelError if it has what engine builders stumble over.
-    """
-    part.net.eval()  # all of it: the exporter puts the mode of the whole back on every part
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        draft = Path(scratch) / f"{part.role}.onnx"  # of a large network several files
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in edgeperc.offline.export
-            torch.onnx.export(
-                part.net,
-                tuple(part.inputs.values()),
-                str(draft),
-                dynamo=False,
-                opset_version=opset,
-                input_names=list(part.inputs),
-                output_names=list(part.outputs),
-                dynamic_axes={name: dict(axes) for name, axes in part.open_axes.items()},
-            )
-        model = tidy(onnx.load(str(draft)))
-    answers = part.net(*part.inputs.values())
-    answers = answers if isinstance(answers, tuple) else (answers,)
-    _name_tensors(model, part, answers)
-    if complaints := unfit(model, open_axes=bool(part.open_axes)):
-        raise ModelError(f"the {part.role} cannot be written: it has {complaints[0]}")
-    return model, answers
-
-
-def sizes_of(net: Sam2, table: PromptTable) -> Sizes:
-    """What the files of a network agree on."""
-    config = net.config
-    return Sizes(
-        table=table, grid=config.grid, width=config.width, memory_width=config.memory_width
-    )
-
-
-def written_out(net: nn.Module) -> AbstractContextManager[None]:
-    """Attention as products and softmax, so that every operator is an old and plain one."""
-    return taps.written_out(each for each in net.modules() if isinstance(each, Attention))
-
-
 def _checked_table(card: ModelCard, net: Sam | Sam2) -> PromptTable:
     """[prompt] of a card. Raises ModelError if it is not of this network."""
     table, config = card.prompt, net.config
@@ -349,132 +197,3 @@ def _checked_table(card: ModelCard, net: Sam | Sam2) -> PromptTable:
                 f"model '{card.name}': {key} is {found}, the network '{config.name}' has {wanted}"
             )
     return table
-
-
-def constants(net: Sam | Sam2, table: PromptTable) -> dict[str, NDArray[Any]]:
-    """What of the weights is wanted outside the ONNX files: `edgeperc.prompting.memory.Constants`.
-
-    No more than the first of them for single pictures, nothing of SAM.
-    """
-    if isinstance(net, Sam):
-        return {}
-    values: dict[str, Tensor] = {"no_memory": net.no_mem_embed.reshape(-1)}
-    if table.kind == "video":
-        values["position"] = cast(Tensor, net.memory_position)
-        values["temporal"] = net.maskmem_tpos_enc[:, 0, 0]
-        values["mask_weight"] = net.mask_downsample.weight[0, 0]
-        values["mask_bias"] = cast(Tensor, net.mask_downsample.bias)[0]
-        if net.config.version_21:
-            values["pointer_weight"] = net.obj_ptr_tpos_proj.weight
-            values["pointer_bias"] = net.obj_ptr_tpos_proj.bias
-    return {name: value.detach().numpy() for name, value in values.items()}
-
-
-def _name_tensors(model: onnx.ModelProto, part: Part, answers: Sequence[Tensor]) -> None:
-    """State shapes of all inputs, those a network does not look at included, and of outputs."""
-    del model.graph.value_info[:]
-    del model.graph.input[:]
-    del model.graph.output[:]
-    for name, values in part.inputs.items():
-        shape: list[int | str] = list(values.shape)
-        for axis, length in part.open_axes.get(name, {}).items():
-            shape[axis] = length
-        model.graph.input.append(_float_tensor(name, shape))
-    for name, values in zip(part.outputs, answers, strict=True):
-        model.graph.output.append(_float_tensor(name, list(values.shape)))
-
-
-def _float_tensor(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-
-def _difference(part: Part, answers: Sequence[Tensor], path: Path) -> float:
-    """How far an output of the file is from the network's, in standard deviations of the output."""
-    found = Session(path, threads=1).run(*(value.numpy() for value in part.inputs.values()))
-    off = 0.0
-    for answer, value in zip(answers, found, strict=True):
-        wanted = answer.numpy()
-        scale = max(float(wanted.std()), 1e-6) if wanted.size > 1 else max(abs(wanted.item()), 1.0)
-        off = max(off, float(np.abs(value - wanted).max()) / scale)
-    return off
-
-
-class _Encoder(nn.Module):
-    """picture -> embedding, high0, high1."""
-
-    def __init__(self, net: Sam | Sam2) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        if isinstance(self.net, Sam):
-            return (self.net.encode(picture),)
-        features = self.net.encode(picture)
-        return (features.embedding, *features.high)
-
-
-class _Decoder(nn.Module):
-    """embedding, high0, high1, points, labels, mask_input, has_mask -> what `decode` answers."""
-
-    def __init__(self, net: Sam | Sam2) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, embedding: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        *high, points, labels, mask, has_mask = rest
-        if isinstance(self.net, Sam):
-            answer = self.net.decode(embedding, points, labels, mask, has_mask)
-            return answer.masks, answer.ious
-        fine, middle = high
-        return tuple(
-            self.net.decode(embedding, (fine, middle), points, labels, mask, has_mask=has_mask)
-        )
-
-
-class _MemoryEncoder(nn.Module):
-    """embedding, mask_logits, object_logits, from_points -> memory."""
-
-    def __init__(self, net: Sam2) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, embedding: Tensor, mask: Tensor, object_logits: Tensor, hard: Tensor) -> Any:
-        return self.net.encode_memory(embedding, mask, object_logits, from_points=hard)
-
-
-class _MemoryAttention(nn.Module):
-    """embedding, memory, memory_position, bias -> conditioned.
-
-    As `Sam2.attend_memory`, but for the rotation of the keys, whose table is kept once and not
-    once for each frame.
-    """
-
-    def __init__(self, net: Sam2, pointer_tokens: int) -> None:
-        super().__init__()
-        self.net = net
-        self.pointer_tokens = pointer_tokens
-
-    def forward(
-        self, embedding: Tensor, memory: Tensor, memory_position: Tensor, bias: Tensor
-    ) -> Tensor:
-        attention = self.net.memory_attention
-        key_turn = cast(Rotation, FrameRotation(attention.turn, self.pointer_tokens))
-        x = (embedding + 0.1 * cast(Tensor, self.net.position)).flatten(2).transpose(1, 2)
-        for layer in attention.layers:
-            x = layer(x, memory, memory_position, attention.turn, key_turn, bias[:, None, None])
-        seen: Tensor = attention.norm(x)
-        return seen.transpose(1, 2).reshape(embedding.shape)
-
-
-class FrameRotation:
-    """Turns the tokens of any number of frames by the table of one, and the pointers not at all."""
-
-    def __init__(self, turn: Rotation, pointer_tokens: int) -> None:
-        self.turn, self.pointer_tokens = turn, pointer_tokens
-
-    def rotate(self, x: Tensor) -> Tensor:
-        """x: (1, heads, N, C)."""
-        heads, places, channels = int(x.shape[1]), *self.turn.cos.shape
-        frames = x[:, :, : -self.pointer_tokens].reshape(1, heads, -1, places, channels)
-        turned = self.turn.rotate(frames).reshape(1, heads, -1, channels)
-        return torch.cat([turned, x[:, :, -self.pointer_tokens :]], dim=2)

@@ -35,10 +35,11 @@ from edgeperc.offline.compress.quantize import described
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.drawn_prompts import ABSENT, FOREGROUND
 from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
-from edgeperc.offline.export_prompt import Part, constants, parts, traced, written_out
 from edgeperc.offline.golden import golden
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.onnx_part import Part, traced
+from edgeperc.offline.prompt_parts import constants, parts, written_out
 from edgeperc.picture import LONGEST, STRETCH
 
 AGREEMENT = 0.99

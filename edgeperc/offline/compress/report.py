@@ -27,7 +27,8 @@ from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
 from edgeperc.offline.compress.simulate import Simulated
-from edgeperc.offline.export_prompt import parts, write_part, written_out
+from edgeperc.offline.onnx_part import write_part
+from edgeperc.offline.prompt_parts import parts, written_out
 
 NAMES = ("full precision", "round to nearest", "this recipe")
 PICTURES = 3
