@@ -15,7 +15,7 @@ from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.compress import command
 from edgeperc.offline.compress.adapters import open_subject
 from edgeperc.offline.compress.adapters.opening import subject_for
-from edgeperc.offline.compress.ledger import Ledger
+from edgeperc.offline.compress.ledger import Ledger, Row
 from edgeperc.offline.compress.recipe import Accept, Calibration, Recipe, Step, load_recipe, presets
 from edgeperc.offline.nets.sltnet import SLTNet
 
@@ -116,6 +116,29 @@ def test_what_a_recipe_does_not_accept_is_not_written(
         command.refuse_bad(
             ledger, Recipe(**{**_fields(QUICK), "accept": Accept(max_miou_drop=0.05)})
         )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_error_of_a_pass_that_was_undone_does_not_count(kept: bool) -> None:
+    ledger = Ledger("m", "r", "", 0, "real", 1, 1)
+    ledger.rows = [
+        Row(
+            kind="reconstruct",
+            role="solve",
+            at=("*",),
+            sites=1,
+            error_before=0.01,
+            error_after=0.3,
+            seconds=1.0,
+            kept=kept,
+        )
+    ]
+    recipe = Recipe(**{**_fields(QUICK), "accept": Accept(max_error=0.1)})
+    if not kept:
+        command.refuse_bad(ledger, recipe)
+        return
+    with pytest.raises(ModelError, match=r"the error is 0\.3"):
+        command.refuse_bad(ledger, recipe)
 
 
 @pytest.mark.parametrize("accept", [{}, {"min_agreement": 0.95}])

@@ -120,7 +120,7 @@ def refuse_bad(ledger: Ledger, recipe: Recipe) -> None:
                 f"{name} fell by {100 * drop:.2f} points, the recipe accepts {100 * most:g}",
                 hint="more bits, more pictures, or max_miou_drop in [accept]",
             )
-    error = ledger.rows[-1].error_after
+    error = ledger.rows[-1].error
     if recipe.accept.max_error is not None and not error <= recipe.accept.max_error:
         raise ModelError(f"the error is {error:.3g}, the recipe accepts {recipe.accept.max_error}")
 

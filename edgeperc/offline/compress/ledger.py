@@ -27,6 +27,11 @@ class Row:
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def error(self) -> float:
+        """Of the network that was handed on."""
+        return self.error_after if self.kept else self.error_before
+
 
 @dataclass(slots=True)
 class Ledger:
