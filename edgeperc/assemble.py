@@ -119,7 +119,7 @@ def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker]) -> list[Si
             construct = plugin.prepare(
                 table,
                 kind="sink",
-                where=f"{plan.app_path} [[sinks]] #{number}",
+                where=f"{plan.app_where} [[sinks]] #{number}",
                 folder=plan.app_path.parent,
                 injected={"inventory": inventory, "trackers": trackers},
             )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgeperc.config import App, FileEntry, ModelCard, Rig, load
+from edgeperc.changes import changed, said
+from edgeperc.config import App, FileEntry, ModelCard, Rig, convert, load, read_toml
 from edgeperc.errors import ConfigError, ModelError
 
 Shelf = Literal["devices", "models", "apps"]
@@ -69,10 +70,11 @@ def roots() -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*found, Path.cwd(), data_home(), share()]))
 
 
-def find_app(name: str) -> tuple[App, Path]:
-    """Load an app by name or path. Raises ConfigError."""
+def find_app(name: str, changes: Sequence[str] = ()) -> tuple[App, Path]:
+    """Load an app by name or path. changes: see `edgeperc.changes`. Raises ConfigError."""
     path = _find_toml(name, "apps")
-    return load(path, App), path
+    table = changed(read_toml(path), changes)
+    return convert(table, App, where=f"{path}{said(changes)}"), path
 
 
 def find_rig(name: str, *, beside: Path | None = None) -> tuple[Rig, Path]:

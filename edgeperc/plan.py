@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from edgeperc import places, plugin
+from edgeperc.changes import said
 from edgeperc.config import App, PipelineTable, Rig
 from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
@@ -20,20 +21,29 @@ from edgeperc.tracker import Tracker, open_tracker
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An app and its rig, each with the file it came from."""
+    """An app and its rig, each with the file it came from. changes: of the app's file."""
 
     app: App
     app_path: Path
     rig: Rig
     rig_path: Path
+    changes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, name: str) -> Plan:
-        """Find an app and its rig by the app's name or path. Raises ConfigError."""
-        app, app_path = places.find_app(name)
-        with blame(f"{app_path} rig"):
+    def load(cls, name: str, changes: Sequence[str] = ()) -> Plan:
+        """Find an app and its rig by the app's name or path. Raises ConfigError.
+
+        changes: `PATH=VALUE` in place of what the app's file says, see `edgeperc.changes`.
+        """
+        app, app_path = places.find_app(name, changes)
+        with blame(f"{app_path}{said(changes)} rig"):
             rig, rig_path = places.find_rig(app.rig, beside=app_path)
-        return cls(app=app, app_path=app_path, rig=rig, rig_path=rig_path)
+        return cls(app=app, app_path=app_path, rig=rig, rig_path=rig_path, changes=tuple(changes))
+
+    @property
+    def app_where(self) -> str:
+        """The app's file and how it was changed, for messages."""
+        return f"{self.app_path}{said(self.changes)}"
 
     def sensor(self, name: str, injected: Mapping[str, Any]) -> Callable[[], Any]:
         """A constructor of one of the rig's sensors. Raises ConfigError."""
@@ -68,7 +78,7 @@ class Plan:
         """A pipeline's table, and where it stands."""
         for number, table in enumerate(self.app.pipelines, start=1):
             if table.name == name:
-                return table, f"{self.app_path} [[pipelines]] #{number}"
+                return table, f"{self.app_where} [[pipelines]] #{number}"
         raise KeyError(name)
 
 
@@ -95,7 +105,7 @@ def check_names(plan: Plan) -> None:
     seen: set[str] = set()
     looks: set[tuple[str, str]] = set()
     for number, table in enumerate(plan.app.pipelines, start=1):
-        where = f"{plan.app_path} [[pipelines]] #{number}"
+        where = f"{plan.app_where} [[pipelines]] #{number}"
         if table.input not in plan.rig.sensors:
             known = ", ".join(plan.rig.sensors)
             raise ConfigError(
@@ -113,7 +123,7 @@ def check_names(plan: Plan) -> None:
 
 
 def _check_search(plan: Plan) -> None:
-    search, where = plan.app.search, f"{plan.app_path} [search]"
+    search, where = plan.app.search, f"{plan.app_where} [search]"
     if search is None:
         return
     inputs = {table.name: table.input for table in plan.app.pipelines}

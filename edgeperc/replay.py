@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,24 @@ TWIN_S = 10.0
 
 
 def rig_plan(
-    app: str | None, *, duration_s: float | None, out: Path | None, listen: str | None
+    app: str | None,
+    *,
+    changes: Sequence[str] = (),
+    duration_s: float | None,
+    out: Path | None,
+    listen: str | None,
 ) -> Plan:
     """A plan that plays an app on its own rig, by default for `TWIN_S`.
 
-    Every sensor must have a time of its own, as those of the twin. Raises ConfigError.
+    Every sensor must have a time of its own, as those of the twin. changes: of the app's file, see
+    `edgeperc.changes`. Raises ConfigError.
     """
     if app is None:
         raise ConfigError(
             "name a recording, or an app to be played on its twin",
             hint="edgeperc replay RECORDING --model NAME, or edgeperc replay --app search",
         )
-    plan = Plan.load(app)
+    plan = Plan.load(app, changes)
     sensors = {}
     for name in {table.input for table in plan.app.pipelines} & plan.rig.sensors.keys():
         table = plan.rig.sensors[name]
@@ -54,7 +61,7 @@ def rig_plan(
         sensors[name] = {**table, "duration_s": TWIN_S if duration_s is None else duration_s}
     rig = msgspec.structs.replace(plan.rig, sensors=sensors)
     app_table = msgspec.structs.replace(plan.app, sinks=_sinks(out, listen))
-    return Plan(app=app_table, app_path=plan.app_path, rig=rig, rig_path=plan.rig_path)
+    return replace(plan, app=app_table, rig=rig)
 
 
 def _sinks(out: Path | None, listen: str | None) -> tuple[dict[str, Any], ...]:
@@ -68,6 +75,7 @@ def replay_plan(
     *,
     model: str | None,
     app: str | None,
+    changes: Sequence[str] = (),
     out: Path | None,
     listen: str | None,
     max_gap_s: float | None,
@@ -77,19 +85,21 @@ def replay_plan(
 
     The recording stands in for every sensor of the app's rig, and results go to `out` and
     `listen` instead of the app's sinks. max_gap_s: a longer pause is a fault; by default the app's
-    own limit. sensor: further keys of the replay driver.
+    own limit. changes: of the app's file. sensor: further keys of the replay driver.
     """
     if not recording.exists():
         raise ConfigError(f"{recording}: no such file")
     if (model is None) == (app is None):
         raise ConfigError("name either a model or an app", hint="--model NAME or --app NAME")
+    if changes and app is None:
+        raise ConfigError("--set changes an app's file", hint="name the app: --app NAME")
     name = recording.stem
     pipelines: tuple[PipelineTable, ...]
     validate = ValidateTable()
     if app is None:
         pipelines = (PipelineTable(name="replay", input=name, model=model or ""),)
     else:
-        named = Plan.load(app).app
+        named = Plan.load(app, changes).app
         pipelines = tuple(msgspec.structs.replace(table, input=name) for table in named.pipelines)
         validate = named.validate
     max_gap_us = validate.max_gap_us if max_gap_s is None else max(1, round(max_gap_s * 1e6))
@@ -170,7 +180,7 @@ def _renderer(plan: Plan, path: Path) -> Render | RenderFrames:
         ]
         if not looked_at:
             raise ConfigError(
-                f"--render draws a search or frames, and {plan.app_path} has no [search] and no"
+                f"--render draws a search or frames, and {plan.app_where} has no [search] and no"
                 " pipeline that takes frames"
             )
         return RenderFrames(path, source=looked_at[0], pipelines=looked_at.count(looked_at[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -23,14 +23,21 @@ from edgeperc.table import run_table
 _PLAIN_EVERY_S = 10.0
 
 
-def serve(app: str, *, duration_s: float | None = None, console: Console | None = None) -> Run:
+def serve(
+    app: str,
+    *,
+    changes: Sequence[str] = (),
+    duration_s: float | None = None,
+    console: Console | None = None,
+) -> Run:
     """Run an app until Ctrl-C, SIGTERM, the end of its sensors or `duration_s`.
 
-    Shows a live table in a terminal, prints it every ten seconds elsewhere. Returns the ended run.
+    changes: of the app's file, see `edgeperc.changes`. Shows a live table in a terminal, prints it
+    every ten seconds elsewhere. Returns the ended run.
     Raises ConfigError or ModelError before anything starts.
     """
     console = console or Console()
-    plan = Plan.load(app)
+    plan = Plan.load(app, changes)
     with console.status("loading models ..."):
         run = assemble(plan)
     _announce(console, plan, run)
@@ -38,13 +45,15 @@ def serve(app: str, *, duration_s: float | None = None, console: Console | None 
     return run
 
 
-def check(app: str, *, seconds: float = 2.0, patience_s: float = 10.0) -> Run:
+def check(
+    app: str, *, changes: Sequence[str] = (), seconds: float = 2.0, patience_s: float = 10.0
+) -> Run:
     """Open everything that an app names and run it for a moment. Returns the ended run.
 
     patience_s: how long it may take until every part has said something. Raises ConfigError,
     ModelError or DeviceError for what does not open.
     """
-    run = assemble(Plan.load(app))
+    run = assemble(Plan.load(app, changes))
     run.start()
     try:
         ended = run.wait(seconds)
@@ -97,7 +106,7 @@ def watch_run(run: Run, console: Console, *, duration_s: float | None = None) ->
 
 def _announce(console: Console, plan: Plan, run: Run) -> None:
     console.print(
-        escape(f"edgeperc {__version__} · app {plan.app_path} · rig {plan.rig_path}"),
+        escape(f"edgeperc {__version__} · app {plan.app_where} · rig {plan.rig_path}"),
         soft_wrap=True,
     )
     for line in what_runs(run):

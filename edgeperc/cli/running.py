@@ -13,10 +13,20 @@ from edgeperc.cli.root import AsJson, Seconds, app
 from edgeperc.cli.say import fail_on, print_json
 from edgeperc.errors import ConfigError
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="In place of what the app's file says; pipelines.0.model=./small, may be repeated.",
+    ),
+]
+
 
 @app.command()
 def serve(
     name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    changes: Changes = None,
     duration_s: Seconds = None,
 ) -> None:
     """Run an app and stream its results; by default the built-in digital twin's.
@@ -25,7 +35,7 @@ def serve(
     """
     from edgeperc.serve import serve as run_app
 
-    run = run_app(name, duration_s=duration_s)
+    run = run_app(name, changes=changes or (), duration_s=duration_s)
     fail_on(run.errors, run.hints)
 
 
@@ -39,6 +49,7 @@ def replay(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model by name or folder.")] = None,
     app_name: Annotated[str | None, typer.Option("--app", help="Use an app's pipelines.")] = None,
+    changes: Changes = None,
     speed: Annotated[
         str, typer.Option(help="1.0 is real time; `max` as fast as possible.")
     ] = "1.0",
@@ -80,12 +91,15 @@ def replay(
         "topics": topic or None,
     }
     if recording is None:
-        plan = rig_plan(app_name, duration_s=duration_s, out=out, listen=listen)
+        plan = rig_plan(
+            app_name, changes=changes or (), duration_s=duration_s, out=out, listen=listen
+        )
     else:
         plan = replay_plan(
             recording,
             model=model,
             app=app_name,
+            changes=changes or (),
             out=out,
             listen=listen,
             max_gap_s=max_gap_s,
@@ -104,6 +118,7 @@ def replay(
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Open everything that an app names, run it for two seconds and say what is wrong."""
@@ -111,7 +126,7 @@ def check(
     from edgeperc.serve import trouble, what_runs
     from edgeperc.table import run_report, run_table
 
-    run = run_check(name)
+    run = run_check(name, changes=changes or ())
     found = trouble(run)
     if as_json:
         print_json({**run_report(run), "trouble": found})

@@ -206,7 +206,7 @@ def scheduler_of(plan: Plan, panorama: Panorama, period_ns: int) -> Scheduler:
     construct = plugin.prepare(
         {"scheduler": search.scheduler, **search.options},
         kind="scheduler",
-        where=f"{plan.app_path} [search]",
+        where=f"{plan.app_where} [search]",
         folder=plan.app_path.parent,
         injected={
             "grid": panorama.grid,
