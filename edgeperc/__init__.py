@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
-from edgeperc.packet import Events, Frame, Gaze, Packet, Sensor, Stamp
+from edgeperc.packet import Events, Frame, Gaze, Packet, Pair, Sensor, Stamp
 from edgeperc.result import Detections, Instances, LabelMap, Model, ModelRef, Result, Sink, Timings
 
 __version__ = version("edgeperc")
@@ -25,6 +25,7 @@ __all__ = [
     "ModelError",
     "ModelRef",
     "Packet",
+    "Pair",
     "Result",
     "Sensor",
     "Sink",

@@ -53,6 +53,8 @@ class Input(Strict, frozen=True, kw_only=True):
     width_px, height_px: the sensor that the network was trained for; exactly one of window_us and
     window_events. For frames, represent says how a picture comes to the network's size of width_px
     x height_px (`edgeperc.picture`), and then (pixel - mean) / std of each channel, pixels 0..255.
+    window_at: with [frames], where the window lies: around the middle of a frame's exposure, or
+    before it.
     """
 
     kind: Literal["events", "frame"]
@@ -63,6 +65,19 @@ class Input(Strict, frozen=True, kw_only=True):
     window_us: Positive | None = None
     window_events: Positive | None = None
     channels: Literal["grey", "rgb", "bgr"] = "rgb"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (255.0,)
+    window_at: Literal["centred", "before"] = "centred"
+
+
+class FrameInput(Strict, frozen=True, kw_only=True):
+    """[frames]: what a network that fuses frames with events eats besides the events of [input].
+
+    (pixel - mean) / std of each channel, pixels 0..255. A frame comes to the network's size as the
+    grid of the events does, so that both lie on the same pixels.
+    """
+
+    channels: Literal["grey", "rgb", "bgr"] = "grey"
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = (255.0,)
 
@@ -139,6 +154,7 @@ class ModelCard(Strict, frozen=True, kw_only=True):
     source: str
     classes: tuple[str, ...]
     input: Input
+    frames: FrameInput | None = None
     detect: DetectTable | None = None
     prompt: PromptTable | None = None
     files: tuple[FileEntry, ...] = ()
@@ -194,6 +210,8 @@ class ProviderTable(Strict, frozen=True, kw_only=True):
 class PipelineTable(Strict, frozen=True, kw_only=True):
     """[[pipelines]]: which model looks at which sensor.
 
+    frames: for a model that fuses frames with events, the sensor of the frames, where `input` sends
+    only events.
     window_us / window_events replace the card's own window. rate_hz: at most so many packets a
     second are answered, the others are passed over; for the pipeline of a steered camera it is the
     rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
@@ -206,6 +224,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     name: str
     input: str
     model: str
+    frames: str = ""
     window_us: Positive | None = None
     window_events: Positive | None = None
     rate_hz: Rate | None = None

@@ -19,7 +19,7 @@ from edgeperc.detection.merge import merge_tiles, suppress
 from edgeperc.detection.tiles import tile_views
 from edgeperc.errors import ModelError
 from edgeperc.infer import Session
-from edgeperc.packet import Frame, Packet
+from edgeperc.packet import Frame, ModelInput
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
 from edgeperc.providers import Providers
@@ -79,7 +79,7 @@ class Detector:
         )
         self._warm_up()
 
-    def __call__(self, packet: Packet, /) -> Detections:
+    def __call__(self, packet: ModelInput, /) -> Detections:
         """Find boxes in a frame, best first. Raises ModelError for events or a frame of no area."""
         if not isinstance(packet, Frame):
             raise ModelError(f"model '{self._card.name}' takes frames, got events")

@@ -1,6 +1,6 @@
 """What a sensor says: a Frame or some Events, each stamped with when its photons arrived.
 
-A mirror says a Gaze: where it points the search camera.
+A Pair is a frame with its events. A mirror says a Gaze: where it points the search camera.
 """
 
 from __future__ import annotations
@@ -105,6 +105,25 @@ def join(parts: Sequence[Events], stamp: Stamp) -> Events:
 
 
 Packet: TypeAlias = Frame | Events
+"""What a sensor sends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A frame and the events around the middle of its exposure, on one clock and the same pixels.
+
+    stamp: the frame's; without one, source and a number of the frames' and, as start and end, the
+    middle of the window. frame: None where no frame has come for long. events: of the window that
+    the model wants, perhaps none. Made by `edgeperc.pairing`.
+    """
+
+    stamp: Stamp
+    frame: Frame | None
+    events: Events
+
+
+ModelInput: TypeAlias = Frame | Events | Pair
+"""What a model answers for."""
 
 
 class Sensor(Protocol):

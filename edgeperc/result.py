@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Frame, Gaze, Packet, Stamp
+from edgeperc.packet import Frame, Gaze, ModelInput, Stamp
 
 if TYPE_CHECKING:
     from edgeperc.masks import Rle
@@ -124,8 +124,8 @@ Result: TypeAlias = LabelMap | Detections | Instances | SearchMap
 class Model(Protocol):
     """Anything that turns a packet into a result; a plain function is a model."""
 
-    def __call__(self, packet: Packet, /) -> Result:
-        """Answer for one packet. Raises ModelError if the packet does not fit the network."""
+    def __call__(self, packet: ModelInput, /) -> Result:
+        """Answer for a packet or a pair. Raises ModelError if it does not fit the network."""
 
 
 class Sink(Protocol):

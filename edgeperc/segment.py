@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
 from edgeperc.jit import kernel
-from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.packet import Events, Frame, ModelInput, Stamp
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
 from edgeperc.providers import Providers
@@ -97,7 +97,7 @@ class Segmenter:
         )
         self._warm_up()
 
-    def __call__(self, packet: Packet, /) -> LabelMap:
+    def __call__(self, packet: ModelInput, /) -> LabelMap:
         """Label the pixels of a window of events or of a frame; (H, W) is the sensor's own size.
 
         Raises ModelError for a packet of the other kind, or a frame without pixels.

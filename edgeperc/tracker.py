@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeperc.config import PipelineTable, PromptedObject
 from edgeperc.errors import ConfigError, DataError, EdgepercError, ModelError
-from edgeperc.packet import Frame, Packet
+from edgeperc.packet import Frame, ModelInput
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import Efficient, VideoSession
 from edgeperc.prompting.prompts import Prompt
@@ -113,7 +113,7 @@ class Tracker:
         """What really runs."""
         return self._video.ref
 
-    def __call__(self, packet: Packet, /) -> Instances:
+    def __call__(self, packet: ModelInput, /) -> Instances:
         """Follow all objects into a frame, and do what was asked since the last one.
 
         Raises ModelError for events or a frame of no area, ConfigError for a prompt of the app's
