@@ -6,8 +6,8 @@ with prepared(sim.net) as (net, rows):
     model = in_integers(model, rows)
 
 Weights are int8 with a scale for each output; values between layers uint8 with one scale. Grids of
-fewer bits are stored in int8, clipped to their codes: no faster. Grids that are not uniform stay
-small float graphs: accuracy only.
+fewer bits are stored in int8, clipped to their codes: no faster. Blocks of 4 bits stay that, for
+products of floats. Grids that are not uniform stay small float graphs: accuracy only.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.onnx import symbolic_helper
 from edgeperc.offline.compress.graph.weights import Rows
 from edgeperc.offline.compress.quantize import channel_axis
 from edgeperc.offline.compress.quantizers.base import Quantizer
+from edgeperc.offline.compress.quantizers.blocks import STORED_BITS, Blocks
 from edgeperc.offline.compress.quantizers.uniform import Uniform
 from edgeperc.offline.compress.simulate import INPUT
 from edgeperc.offline.nets.tinyvit import ConvNorm
@@ -53,10 +54,13 @@ def prepared(net: nn.Module) -> Iterator[tuple[nn.Module, Rows]]:
 
 
 def _plain_weight(layer: Any, rows: Rows) -> None:
-    """A layer's weight as its quantizer gives it; into the table if int8 holds it."""
+    """A layer's weight as its quantizer gives it; into the table if int8, or int4, holds it."""
     quantizer = layer.parametrizations["weight"][0]
     weight: Tensor = layer.weight.detach()
-    if isinstance(quantizer, Quantizer) and quantizer.bits <= BYTE:
+    if isinstance(quantizer, Blocks):
+        if quantizer.bits == STORED_BITS:
+            rows.blocks.add(weight, quantizer)
+    elif isinstance(quantizer, Quantizer) and quantizer.bits <= BYTE:
         nothing = torch.zeros_like(weight)
         start, step = quantizer.dequantize(nothing), quantizer.dequantize(nothing + 1)
         codes = weight / step

@@ -18,6 +18,7 @@ from onnx import helper
 from edgeperc.offline.compress.graph.attention import integer_products
 from edgeperc.offline.compress.graph.convolutions import Range, convolutions
 from edgeperc.offline.compress.graph.editing import Graph, Values
+from edgeperc.offline.compress.graph.int4 import in_blocks
 from edgeperc.offline.compress.graph.movement import codes_first
 from edgeperc.offline.compress.graph.pooling import pooled_in_place
 from edgeperc.offline.compress.graph.thirds import thirds
@@ -31,19 +32,22 @@ IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 def in_integers(
     model: onnx.ModelProto, rows: Rows, ranges: Mapping[str, Range] = MappingProxyType({})
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """Change the model and return it, with how many products and convolutions run on codes, of how
-    many. rows: of the weights that are on a grid. ranges: see `observed`.
+    """Change the model and return it, with how many products and convolutions run on codes, or with
+    weights of 4 bits, of how many. rows: of the weights that are on a grid. ranges: see `observed`.
     """
     graph = Graph(model)
     thirds(graph)
+    in_4_bits = in_blocks(graph, rows.blocks)
     pooled_in_place(graph)
     integer_products(graph)
     weights_as_codes(graph, rows)
     convolutions(graph, ranges)
     codes_first(graph)
+    model = graph.close()  # before it is counted: what was replaced is gone
     on_codes = [node for node in graph.all(*KINDS) if _on_codes(graph, node)]
-    counts = {"products": len(graph.all(*KINDS)), "in integers": len(on_codes)}
-    return graph.close(), counts
+    products = len(graph.all(*KINDS)) + in_4_bits
+    counts = {"products": products, "in integers": len(on_codes), "in 4 bits": in_4_bits}
+    return model, counts
 
 
 def observed(model: onnx.ModelProto, samples: Sequence[Mapping[str, Values]]) -> dict[str, Range]:

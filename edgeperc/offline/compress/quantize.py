@@ -48,7 +48,8 @@ def quantize(
     weight, act: see `edgeperc.offline.compress.quantizers`; "none" leaves them float. matmul: of
     queries, keys and values, as act where it is not said. softmax: of the shares, one or several
     to choose from. bits: in place of those in the names of weight, act and matmul. Logits and sums
-    stay as they are. Sites that no sample reaches stay float.
+    stay as they are, and so do weights that the quantizer does not take. Sites that no sample
+    reaches stay float.
     """
     if bits is not None:
         weight, act = with_bits(weight, bits), with_bits(act, bits)
@@ -112,7 +113,8 @@ def plan_of(
         last = site.name.rpartition(".")[2]
         if site.kind == "layer":
             value = () if act == NONE else (act,)
-            found = Plan(weight="" if weight == NONE else weight, value=value)
+            fits = weight != NONE and make(weight, use="weight").takes(site.module.weight)
+            found = Plan(weight=weight if fits else "", value=value)
         elif last in OPERANDS:
             found = Plan(value=() if operands == NONE else (operands,))
         elif last == "tap_softmax":

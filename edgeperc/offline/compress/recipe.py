@@ -9,6 +9,7 @@ The structs are the schema. A mistake is a ConfigError that names file and table
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -48,9 +49,10 @@ class Accept(Strict, frozen=True, kw_only=True):
 
 
 class Export(Strict, frozen=True, kw_only=True):
-    """[export]: of the graph."""
+    """[export]: of the graph. weights: int4 for those of quantizers `blocks…x4`."""
 
     format: Literal["onnx-qdq"] = "onnx-qdq"
+    weights: Literal["int8", "int4"] = "int8"
     opset: Positive = 21
 
 
@@ -116,6 +118,7 @@ def read_recipe(path: Path) -> Recipe:
             hint=f"one of {', '.join(SOURCES)}",
         )
     check_order(recipe, str(path))
+    check_weights(recipe, str(path))
     return recipe
 
 
@@ -136,6 +139,17 @@ def check_order(recipe: Recipe, where: str) -> None:
                 f"{where} [[passes]] #{number}: '{step.kind}' works on quantizers, and no quantize "
                 "pass comes before it"
             )
+
+
+def check_weights(recipe: Recipe, where: str) -> None:
+    """Raises ConfigError where [export] weights and the passes say different things."""
+    names = [str(step.options.get("weight", "")) for step in recipe.passes]
+    wanted = "int4" if any(re.match(r"blocks\d+x4", name) for name in names) else "int8"
+    if recipe.export.weights != wanted:
+        raise ConfigError(
+            f"{where} [export] weights: is {recipe.export.weights}, and the passes make {wanted}",
+            hint='weights = "int4" goes with weight = "blocks32x4" or "blocks128x4" in [[passes]]',
+        )
 
 
 def chosen_sites(

@@ -163,9 +163,12 @@ def markdown(ctx: Context, ledger: Ledger, written: Any, facts: Facts) -> str:
 
 
 def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
-    integers = ", ".join(
-        f"{role} {counts['in integers']} of {counts['products']}"
-        for role, counts in written.kinds.items()
+    integers, in_4_bits = (
+        ", ".join(f"{role} {counts[what]} of {counts['products']}" for role, counts in kinds)
+        for what, kinds in (
+            ("in integers", written.kinds.items()),
+            ("in 4 bits", [each for each in written.kinds.items() if each[1]["in 4 bits"]]),
+        )
     )
     notes = [
         f"- {ledger.samples} samples to calibrate with ({ledger.source}), {ledger.held_out} held "
@@ -175,6 +178,8 @@ def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
         f" Convolutions: {written.convolutions}.",
         "- MB: encoder and decoder. Plain rounding has the file size of the recipe.",
     ]
+    if in_4_bits:
+        notes.append(f"- Products of floats with weights stored in 4 bits: {in_4_bits}.")
     if facts.timed:
         notes.append(
             f"- Encoder {facts.timed.speedup:.2f} times as fast as in full precision, here, onnx"

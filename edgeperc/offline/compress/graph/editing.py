@@ -169,3 +169,9 @@ def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
             raise ValueError(f"'{left[0].name}' depends on itself")
         waiting = left
     return ordered
+
+
+def key_of(row: Values) -> bytes:
+    """What equal rows of weights have in common: their bytes as float32, no negative zeros."""
+    values: bytes = (np.ascontiguousarray(row, np.float32) + np.float32(0)).tobytes()
+    return values

@@ -18,7 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeperc.offline.compress.graph.editing import Graph, Values, attribute
+from edgeperc.offline.compress.graph.editing import Graph, Values, attribute, key_of
+from edgeperc.offline.compress.graph.int4 import Blocks4
 
 MOST = 2**31 - 1
 """Of a bias as a code."""
@@ -26,21 +27,22 @@ MOST = 2**31 - 1
 
 @dataclass(slots=True)
 class Rows:
-    """Values of a row of weights -> its scale, as bytes of float32."""
+    """Values of a row of weights -> its scale, as bytes of float32. blocks: of those of 4 bits."""
 
     scales: dict[bytes, float] = field(default_factory=dict)
+    blocks: Blocks4 = field(default_factory=Blocks4)
 
     def add(self, weight: Tensor, step: Tensor, axis: int) -> None:
         """weight: on its grid. step: as weight, what one code is. axis: of its outputs."""
         rows = _rows(weight.detach().numpy(), axis)
         steps = _rows(step.detach().expand_as(weight).numpy(), axis)[:, 0]
         for row, scale in zip(rows, steps, strict=True):
-            self.scales[_key(row)] = float(scale)
+            self.scales[key_of(row)] = float(scale)
 
     def codes(self, weight: Values, axis: int) -> tuple[NDArray[np.int8], Values] | None:
         """Codes of weight's shape and scales (outputs,), or None if a row is not in the table."""
         rows = _rows(weight, axis)
-        found = [self.scales.get(_key(row)) for row in rows]
+        found = [self.scales.get(key_of(row)) for row in rows]
         if not found or None in found:
             return None
         scales = np.array(found, np.float32)
@@ -157,8 +159,3 @@ def _rows(weight: Values, axis: int) -> Values:
     """(outputs, values of each)."""
     moved = np.moveaxis(weight, axis, 0)
     return moved.reshape(len(moved), -1).astype(np.float32)
-
-
-def _key(row: Values) -> bytes:
-    values: bytes = (np.ascontiguousarray(row) + np.float32(0)).tobytes()  # no negative zeros
-    return values

@@ -3,6 +3,7 @@
 make("uniform8c", use="weight", axis=0)      # 8 bits, per channel
 make("uniform6-minmax", use="act")
 make("uniform", use="softmax", bits=4)       # bits from elsewhere in the recipe
+make("blocks32x4", use="weight")             # 4 bits, a grid for 32 neighbours
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from edgeperc.errors import ConfigError
 from edgeperc.offline.compress.quantizers.base import Quantizer
+from edgeperc.offline.compress.quantizers.blocks import Blocks
 from edgeperc.offline.compress.quantizers.uniform import Search, Uniform
 
 Use: TypeAlias = Literal["weight", "act", "softmax"]
@@ -35,6 +37,17 @@ def _uniform(spec: Spec) -> Quantizer:
     return Uniform(spec.bits, symmetric=symmetric, axis=spec.axis, search=spec.search)
 
 
+def _blocks(size: int) -> Callable[[Spec], Quantizer]:
+    """Of weights alone, in blocks of so many."""
+
+    def build(spec: Spec) -> Quantizer:
+        if spec.use != "weight" or spec.axis is not None:
+            raise ConfigError("quantizer 'blocks': blocks are of weights, and have no channels")
+        return Blocks(spec.bits, block=size, search=spec.search)
+
+    return build
+
+
 def _loaded(where: str) -> Callable[[Spec], Quantizer]:
     """`module:class` below this package, loaded on use; its constructor takes bits."""
 
@@ -52,6 +65,8 @@ FACTORIES: dict[str, Callable[[Spec], Quantizer]] = {
     "log2": _loaded("log_sqrt2:Log2"),
     "log_sqrt2": _loaded("log_sqrt2:LogSqrt2"),
     "agq": _loaded("adaptive_log:AdaptiveLog"),
+    "blocks32x": _blocks(32),
+    "blocks128x": _blocks(128),
 }
 """Name -> what builds it. For a module of its own: `_loaded("module:Class")`."""
 

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from edgeperc.errors import ModelError
 
-Export = Literal["int8", "int8 storage", "accuracy only"]
+Export = Literal["int8", "int8 storage", "int4 weights", "accuracy only"]
 
 
 class Quantizer(nn.Module):
     """One grid for one tensor. Its numbers are buffers, so a state_dict keeps them.
 
     A subclass says what `fit`, `quantize` and `dequantize` do. bits: of a code. export: what runs
-    with integers of this grid in onnxruntime; "int8 storage" is no faster than int8, "accuracy
-    only" is no faster than float.
+    with integers of this grid in onnxruntime; "int8 storage" is no faster than int8, "int4 weights"
+    are a kernel of floats, "accuracy only" is no faster than float.
     """
 
     export: Export = "accuracy only"
@@ -43,6 +43,10 @@ class Quantizer(nn.Module):
     def dequantize(self, codes: Tensor) -> Tensor:
         """The value of each code."""
         raise NotImplementedError
+
+    def takes(self, weight: Tensor) -> bool:
+        """Whether it is for a weight of this shape and size; a layer of others stays float."""
+        return True
 
     def inside(self, x: Tensor) -> Tensor:
         """Which values the grid reaches, bool; others are clipped and get no gradient."""
