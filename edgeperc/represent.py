@@ -3,6 +3,7 @@
     grid = voxel_grid(events, bins=5)                        # any packet
     recipe = RECIPES["sltnet-ddd17"](346, 260, card.input)   # one network's input and output
     labels = recipe.labels_to_sensor(network(recipe(events)))
+    pairs, counts = pair(frames, events, Rules())            # of whole streams, see edgeperc.pairs
 
 Events outside the sensor are ignored by the kernels; `edgeperc.validate` reports them.
 """
@@ -19,6 +20,8 @@ from edgeperc.config import Input
 from edgeperc.errors import ModelError
 from edgeperc.jit import kernel
 from edgeperc.packet import Events
+from edgeperc.pairs import Rules as Rules
+from edgeperc.pairs import pair as pair
 from edgeperc.result import UNKNOWN
 
 Columns: TypeAlias = tuple[
