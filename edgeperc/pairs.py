@@ -100,16 +100,16 @@ def pair(
     found = list[Pair | None]()
     last_us, seq = int(t[0]) if t.size else None, 0
     whole_us = max(map(reach_us, events), default=0) - rules.after_us
-    for frame in [*kept, None]:
-        until_us = whole_us + 1 if frame is None else middle_us(frame)
+    for after in (*kept, None):
+        until_us = whole_us + 1 if after is None else middle_us(after)
         if last_us is not None:
             for alone_us in range(last_us + rules.silent_us, until_us, rules.window_us):
                 single = made(None, alone_us, seq)
                 found.append(single)
                 seq += single is not None
-        if frame is not None:
-            last_us, seq = middle_us(frame), frame.stamp.seq + 1
-            found.append(made(frame, last_us, frame.stamp.seq))
+        if after is not None:
+            last_us, seq = until_us, after.stamp.seq + 1
+            found.append(made(after, until_us, after.stamp.seq))
     return [each for each in found if each is not None], counts
 
 

@@ -20,8 +20,7 @@ from edgeperc.config import Input
 from edgeperc.errors import ModelError
 from edgeperc.jit import kernel
 from edgeperc.packet import Events
-from edgeperc.pairs import Rules as Rules
-from edgeperc.pairs import pair as pair
+from edgeperc.pairs import Rules, pair  # noqa: F401 - of this page, too
 from edgeperc.result import UNKNOWN
 
 Columns: TypeAlias = tuple[
