@@ -21,7 +21,7 @@ from edgeperc.pairs import KINDS, Kind, PairCounters, Rules, middle_us, paired, 
 
 
 class Pairing:
-    """Pairs two streams as they come. Owned by one thread at a time.
+    """Pairs two streams as they come. Owned by one thread at a time, but for `silent`.
 
     sources: names of the sensors of frames and of events, which may be one.
     """
@@ -30,6 +30,7 @@ class Pairing:
         self.rules, self.counters = rules, PairCounters()
         self._sources = sources
         self._sizes: dict[Kind, tuple[int, int]] = {}
+        self._announced_us: dict[Kind, int] = {}
         self._reached_us: dict[Kind, int] = {}
         self._gone: set[Kind] = set()
         self._begun_us: int | None = None
@@ -45,14 +46,27 @@ class Pairing:
 
         Raises DataError where frames and events are not of one size or not on one clock.
         """
-        self._check(packet)
-        if self._begun_us is None:
-            self._begun_us = reach_us(packet)
+        self.announce(packet)
         if isinstance(packet, Frame):
             self._take_frame(packet)
         else:
             self._take_events(packet)
         return self._complete()
+
+    def announce(self, packet: Packet) -> None:
+        """Say what will be pushed, before it waits for its turn. Raises what `push` raises."""
+        kind: Kind = "frames" if isinstance(packet, Frame) else "events"
+        self._check(packet)
+        at_us = reach_us(packet)
+        self._announced_us[kind] = at_us
+        if self._begun_us is None:
+            self._begun_us = at_us
+
+    def goes_before(self, packet: Packet) -> bool:
+        """Whether the other stream is, or will soon be, as far as the packet, or will not come."""
+        other: Kind = "events" if isinstance(packet, Frame) else "frames"
+        due_us = reach_us(packet) - self.rules.skew_us // 2
+        return other in self._gone or self._announced_us.get(other, due_us - 1) >= due_us
 
     def end(self, kind: Kind) -> Iterator[Pair]:
         """A stream has ended or was lost; yield the pairs that waited for it."""
@@ -63,6 +77,7 @@ class Pairing:
         """A stream starts anew, perhaps on a clock set anew: forget what is held of it."""
         self._gone.discard(kind)
         self._reached_us.pop(kind, None)
+        self._announced_us.pop(kind, None)
         self._sizes.pop(kind, None)
         if kind == "frames":
             self._frames.clear()
@@ -74,13 +89,14 @@ class Pairing:
 
     def silent(self) -> tuple[Kind, ...]:
         """Which streams are gone, or behind the other one for longer than they may be."""
-        newest_us = max(self._reached_us.values(), default=0)
+        reached_us = self._reached_us.copy()  # may be called from any thread
+        newest_us = max(reached_us.values(), default=0)
         longest_us = self.rules.silent_us + self.rules.skew_us
         return tuple(
             kind
             for kind in KINDS
             if kind in self._gone
-            or newest_us - self._reached_us.get(kind, self._begun_us or 0) > longest_us
+            or newest_us - reached_us.get(kind, self._begun_us or 0) > longest_us
         )
 
     def _check(self, packet: Packet) -> None:
@@ -94,7 +110,7 @@ class Pairing:
                 f" '{names[other]}' {other_px[0]} × {other_px[1]} px",
                 hint="frames and events must lie on the same pixels to be fused",
             )
-        at_us, other_us = reach_us(packet), self._reached_us.get(other)
+        at_us, other_us = reach_us(packet), self._announced_us.get(other)
         if other_us is not None and other_us - at_us > self.rules.max_offset_us:
             raise DataError(
                 f"{kind} of '{names[kind]}' are at {at_us / 1e6:.3f} s when {other} of"

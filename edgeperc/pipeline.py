@@ -1,8 +1,8 @@
 """THE loop: newest packet -> model -> result -> sinks, and the edge that leads back to the mirror.
 
-One thread reads each sensor, one runs each pipeline; an Inbox hands packets from one to the other.
-Live, the inbox holds one packet and the newest wins; in a lossless run the reader waits. What
-pipelines find is a hint to the search, which steers a mirror and looks through it by itself.
+One thread reads each sensor, one runs each pipeline; an intake cuts or pairs what the sensors say
+and hands it over. Live, the newest wins; in a lossless run the reader waits. What pipelines find is
+a hint to the search, which steers a mirror and looks through it by itself.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +18,10 @@ from typing import Protocol
 
 from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
+from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
-from edgeperc.packet import Events, Frame, Packet, Sensor
+from edgeperc.packet import Events, Frame, ModelInput, Sensor
+from edgeperc.pairs import Rules
 from edgeperc.result import HealthSink, Model, ModelRef, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
@@ -28,67 +29,17 @@ from edgeperc.window import Windows
 
 log = logging.getLogger("edgeperc")
 
-_LOSSLESS_DEPTH = 4
 _MAX_BACKOFF_S = 8.0
 _STOP_S = 0.8
-
-
-class Inbox:
-    """Carries packets, with their time of arrival, from a sensor's thread to a pipeline's."""
-
-    def __init__(self, meter: Meter, *, lossless: bool) -> None:
-        self._meter = meter
-        self._lossless = lossless
-        self._waiting: deque[tuple[Packet, int]] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._aborted = False
-
-    def put(self, packet: Packet) -> None:
-        """Hand a packet over; waits for room if lossless, else drops what nobody has taken yet."""
-        with self._changed:
-            if self._lossless:
-                self._changed.wait_for(
-                    lambda: len(self._waiting) < _LOSSLESS_DEPTH or self._aborted
-                )
-            elif self._waiting:
-                self._waiting.clear()
-                self._meter.dropped()
-            if not self._aborted:
-                self._waiting.append((packet, time.perf_counter_ns()))
-                self._changed.notify_all()
-
-    def end(self) -> None:
-        """No more packets will come; those that wait are still delivered."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def abort(self) -> None:
-        """Stop now; those that wait are not delivered."""
-        with self._changed:
-            self._aborted = self._ended = True
-            self._waiting.clear()
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[tuple[Packet, int]]:
-        """Packets and their arrival (perf_counter ns), until the end."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if not self._waiting:
-                    return
-                packet, arrived_ns = self._waiting.popleft()
-                self._changed.notify_all()
-            yield packet, arrived_ns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """A model, the sensor it looks at and how its packets are cut. Owned by one thread.
 
-    windows: None for a network that takes frames. period_ns: packets that begin sooner after the
-    last one that was answered are passed over.
+    windows: None for a network that takes frames. pairs: how frames and events are paired, for a
+    network that fuses them; frames: the sensor of the frames, if not `input`. period_ns: packets
+    that begin sooner after the last one that was answered are passed over.
     """
 
     name: str
@@ -96,16 +47,18 @@ class Pipeline:
     model: Model
     ref: ModelRef
     windows: Windows | None
+    pairs: Rules | None = None
+    frames: str = ""
     period_ns: int = 0
     meter: Meter = field(default_factory=Meter)
 
-    def cut(self, packet: Packet) -> Iterator[Packet]:
-        """The packets for the model that `packet` completes; of the other kind: none."""
-        if isinstance(packet, Events):
-            if self.windows:
-                yield from self.windows.push(packet)
-        elif self.windows is None:
-            yield packet
+    def intake(self, *, lossless: bool) -> Intake:
+        """What takes the packets of its sensors."""
+        inbox = Inbox(self.meter, lossless=lossless)
+        if self.pairs is None:
+            return SingleIntake(inbox, self.windows, source=self.input)
+        sources = (self.frames or self.input, self.input)
+        return PairIntake(inbox, self.pairs, sources=sources, lossless=lossless)
 
 
 class Search(Protocol):
@@ -169,7 +122,7 @@ class Run:
         self._validator = validator
         self._lossless = lossless
         self._search = search
-        self._inboxes = {p.name: Inbox(p.meter, lossless=lossless) for p in pipelines}
+        self._intakes = {p.name: p.intake(lossless=lossless) for p in pipelines}
         self._status = {name: SensorStatus(name=name) for name in sensors}
         self._sensors: dict[str, Sensor] = {}
         self._errors: dict[str, str] = {}
@@ -213,6 +166,8 @@ class Run:
                 model=p.ref,
                 meter=p.meter.snapshot(),
                 error=self._errors.get(f"pipeline {p.name}", ""),
+                note=self._intakes[p.name].note(),
+                pairs=self._intakes[p.name].counters(),
             )
             for p in self._pipelines
         )
@@ -220,7 +175,11 @@ class Run:
 
     def report(self) -> None:
         """Tell the sinks that want to know whether each sensor and mirror is there."""
-        well = {status.name: status.state in ("running", "ended") for status in self.sensors()}
+        silent = {name for intake in self._intakes.values() for name in intake.silent()}
+        well = {
+            status.name: status.state in ("running", "ended") and status.name not in silent
+            for status in self.sensors()
+        }
         for sink in list(self._sinks):
             if isinstance(sink, HealthSink):
                 sink.report(well)
@@ -265,8 +224,8 @@ class Run:
         self._clock.stop()
         if self._search:
             self._search.stop()
-        for inbox in self._inboxes.values():
-            inbox.abort()
+        for intake in self._intakes.values():
+            intake.abort()
         for sensor in list(self._sensors.values()):
             sensor.close()
 
@@ -304,19 +263,20 @@ class Run:
                 if status.state != "lost":
                     log.warning("sensor '%s' lost: %s; reconnecting", name, error)
                 status.state = "lost"
+                for _, intake in self._fed_by(name):
+                    intake.lost(name)
                 self._stopping.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
-        for pipeline in self._fed_by(name):
-            self._inboxes[pipeline.name].end()
+        for _, intake in self._fed_by(name):
+            intake.end(name)
 
     def _read_once(self, name: str) -> None:
         """Open a sensor, validate its packets, cut them and hand them on."""
         status = self._status[name]
         validator = self._validator()
-        fed = [(p, self._inboxes[p.name]) for p in self._fed_by(name)]
-        for pipeline, _ in fed:
-            if pipeline.windows:
-                pipeline.windows.restart()
+        fed = self._fed_by(name)
+        for _, intake in fed:
+            intake.restart(name)
         sensor = self._sensors[name] = self._open[name]()
         try:
             if self._stopping.is_set():  # `stop` may have looked before this sensor was there
@@ -336,20 +296,23 @@ class Run:
                     status.frames += 1
                     if self._viewer:
                         self._viewer.see(packet)
-                for pipeline, inbox in fed:
-                    for piece in pipeline.cut(packet):
-                        inbox.put(piece)
+                for pipeline, intake in fed:
+                    try:
+                        intake.put(name, packet)
+                    except DataError as error:  # its sensors do not go together
+                        self._note(f"pipeline {pipeline}", error)
+                        intake.abort()
         finally:
             sensor.close()
 
-    def _fed_by(self, name: str) -> list[Pipeline]:
-        return [pipeline for pipeline in self._pipelines if pipeline.input == name]
+    def _fed_by(self, name: str) -> list[tuple[str, Intake]]:
+        return [each for each in self._intakes.items() if name in each[1].sources]
 
     def _process(self, pipeline: Pipeline) -> None:
         """Answer for one packet after the other until the inbox ends."""
         search = self._search if self._search and pipeline.name in self._search.hints else None
         last_ns: int | None = None
-        for packet, arrived_ns in self._inboxes[pipeline.name]:
+        for packet, arrived_ns in self._intakes[pipeline.name].inbox:
             start_ns = packet.stamp.start_ns
             if last_ns is not None and 0 <= start_ns - last_ns < pipeline.period_ns:
                 result = None
@@ -363,7 +326,7 @@ class Run:
         if search:
             search.ended(pipeline.name)
 
-    def _answer(self, pipeline: Pipeline, packet: Packet, arrived_ns: int) -> Result | None:
+    def _answer(self, pipeline: Pipeline, packet: ModelInput, arrived_ns: int) -> Result | None:
         """Run the model and hand its result to the sinks; None if it could not answer."""
         started_ns = time.perf_counter_ns()
         try:

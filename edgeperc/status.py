@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeperc.meter import MeterSnapshot
+from edgeperc.pairs import PairCounters
 from edgeperc.result import ModelRef
 from edgeperc.validate import Counters
 
@@ -27,10 +28,14 @@ class SensorStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineStatus:
-    """What a pipeline has done so far. note: what else a person should know of it."""
+    """What a pipeline has done so far. note: what else a person should know of it.
+
+    pairs: of one that fuses frames and events.
+    """
 
     name: str
     model: ModelRef
     meter: MeterSnapshot
     error: str
     note: str = ""
+    pairs: PairCounters | None = None
