@@ -7,8 +7,9 @@ from functools import partial
 
 from edgeperc import places, plugin
 from edgeperc.clock import ReplayClock, host_clock
-from edgeperc.config import Input, PipelineTable
+from edgeperc.config import Input, ModelCard, PipelineTable
 from edgeperc.errors import ConfigError, blame
+from edgeperc.pairs import Rules
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.plan import Plan, check_names, open_model, own_time
 from edgeperc.result import Inventory, Sink, SourceInfo, Viewer
@@ -41,7 +42,7 @@ def assemble(
     sensors = {
         name: plan.sensor(name, {"clock": clock, "now_ns": clock.now_ns})
         for name in plan.rig.sensors
-        if any(table.input == name for table in tables)
+        if any(name in (table.input, table.frames) for table in tables)
     }
     pipelines = [_pipeline(plan, table.name) for table in tables]
     with ExitStack() as undo:
@@ -96,7 +97,9 @@ def _pipeline(plan: Plan, name: str) -> Pipeline:
         input=table.input,
         model=answer,
         ref=answer.ref,
-        windows=_windows(table, model.card.input, where),
+        windows=None if model.card.frames else _windows(table, model.card.input, where),
+        pairs=_pairs(table, model.card, where),
+        frames=table.frames,
         period_ns=round(1e9 / table.rate_hz) if table.rate_hz else 0,
     )
 
@@ -110,6 +113,32 @@ def _windows(table: PipelineTable, expected: Input, where: str) -> Windows | Non
     if (window_us is None) == (window_events is None):
         raise ConfigError(f"{where}: needs window_us or window_events, one of them")
     return TimeWindows(window_us) if window_us else CountWindows(window_events or 0)
+
+
+def _pairs(table: PipelineTable, card: ModelCard, where: str) -> Rules | None:
+    """How frames and events are paired for a model that fuses them."""
+    if card.frames is None:
+        if table.frames:
+            raise ConfigError(
+                f"{where} frames: model '{card.name}' does not fuse frames with events",
+                hint="leave it out, and name one sensor as input",
+            )
+        return None
+    window_us = table.window_us or card.input.window_us
+    if table.window_events or window_us is None:
+        raise ConfigError(
+            f"{where}: model '{card.name}' pairs frames with events by time, not by their number",
+            hint="set window_us",
+        )
+    after_us = window_us // 2 if card.input.window_at == "centred" else 0
+    return Rules(
+        before_us=window_us - after_us,
+        after_us=after_us,
+        silent_us=table.pair.silent_ms * 1000,
+        skew_us=table.pair.skew_ms * 1000,
+        max_offset_us=table.pair.max_offset_ms * 1000,
+        skip_single=table.pair.single == "skip",
+    )
 
 
 def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker]) -> list[Sink]:

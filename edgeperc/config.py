@@ -192,6 +192,21 @@ class PromptOptions(Strict, frozen=True, kw_only=True):
     memory_keep_share: Share | None = None
 
 
+class PairOptions(Strict, frozen=True, kw_only=True):
+    """`pair` of a pipeline whose model fuses frames with events: see `edgeperc.pairs.Rules`.
+
+    silent_ms: a sensor that says nothing for so long is gone, and the other one goes on. skew_ms:
+    how much later than the other a sensor's packets may come. max_offset_ms: farther apart, the
+    sensors are not on one clock. single: whether what one sensor alone saw is answered for, with
+    zeros in the other's place, or passed over.
+    """
+
+    silent_ms: Positive = 200
+    skew_ms: Positive = 100
+    max_offset_ms: Positive = 10_000
+    single: Literal["zeros", "skip"] = "zeros"
+
+
 ProviderName = Literal["tensorrt", "cuda", "openvino", "cpu"]
 
 
@@ -218,7 +233,8 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     onnxruntime. providers: of onnxruntime, by name or as a table, and then not the spike-driven
     engine: the first must run the network, the next take what it cannot; without "cpu", nothing may
     be left to the processor. None named: the best that starts. detect: which boxes count, instead
-    of what the card says. prompt: what a promptable model follows, and for how many.
+    of what the card says. prompt: what a promptable model follows, and for how many. pair: how
+    frames and events are paired.
     """
 
     name: str
@@ -233,6 +249,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     providers: tuple[str | ProviderTable, ...] = ()
     detect: DetectOptions = DetectOptions()
     prompt: PromptOptions = PromptOptions()
+    pair: PairOptions = PairOptions()
 
 
 class ValidateTable(Strict, frozen=True, kw_only=True):

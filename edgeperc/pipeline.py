@@ -20,7 +20,7 @@ from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
-from edgeperc.packet import Events, Frame, ModelInput, Sensor
+from edgeperc.packet import Events, Frame, ModelInput, Pair, Sensor
 from edgeperc.pairs import Rules
 from edgeperc.result import HealthSink, Model, ModelRef, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
@@ -328,6 +328,8 @@ class Run:
 
     def _answer(self, pipeline: Pipeline, packet: ModelInput, arrived_ns: int) -> Result | None:
         """Run the model and hand its result to the sinks; None if it could not answer."""
+        if self._viewer and isinstance(packet, Pair):
+            self._viewer.see(packet)
         started_ns = time.perf_counter_ns()
         try:
             result = pipeline.model(packet)

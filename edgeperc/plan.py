@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,9 @@ from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
 from edgeperc.segment import Segmenter
 from edgeperc.tracker import Tracker, open_tracker
+
+if TYPE_CHECKING:
+    from edgeperc.fusion import FusionSegmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +85,16 @@ class Plan:
         raise KeyError(name)
 
 
-def open_model(model: places.ModelFolder, table: PipelineTable) -> Segmenter | Detector | Tracker:
+def open_model(
+    model: places.ModelFolder, table: PipelineTable
+) -> Segmenter | FusionSegmenter | Detector | Tracker:
     """The model of a pipeline, loaded. Raises ModelError."""
     if model.card.task == "promptable":
         return open_tracker(model, table)
+    if model.card.frames is not None:
+        from edgeperc.fusion import FusionSegmenter  # reads the network's graph
+
+        return FusionSegmenter(model, threads=table.threads, providers=table.providers)
     if model.card.task == "detection":
         options = msgspec.structs.asdict(table.detect)
         return Detector(model, threads=table.threads, providers=table.providers, **options)
@@ -110,6 +119,12 @@ def check_names(plan: Plan) -> None:
             known = ", ".join(plan.rig.sensors)
             raise ConfigError(
                 f"{where} input: '{table.input}' is no sensor of {plan.rig_path}",
+                hint=f"its sensors are: {known}",
+            )
+        if table.frames and table.frames not in plan.rig.sensors:
+            known = ", ".join(plan.rig.sensors)
+            raise ConfigError(
+                f"{where} frames: '{table.frames}' is no sensor of {plan.rig_path}",
                 hint=f"its sensors are: {known}",
             )
         if table.name in seen:

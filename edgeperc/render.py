@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.calibration.file import Calibration
-from edgeperc.packet import Frame, Gaze
+from edgeperc.packet import Frame, Gaze, Pair
 from edgeperc.result import Detections, Result, SearchMap
 from edgeperc.video import RATE_HZ, VideoFile
 
@@ -117,13 +117,15 @@ class Render:
         self._found = self._looks = 0
         self._next_ns: int | None = None
 
-    def see(self, frame: Frame) -> None:
+    def see(self, seen: Frame | Pair) -> None:
         """Keep the picture until its time has come."""
         with self._lock:
-            if frame.stamp.source == self._wide:
-                self._panoramas.append(frame)
-            elif frame.stamp.source == self._search:
-                self._look = frame
+            if isinstance(seen, Pair):
+                return
+            if seen.stamp.source == self._wide:
+                self._panoramas.append(seen)
+            elif seen.stamp.source == self._search:
+                self._look = seen
 
     def write(self, result: Result) -> None:
         """Take a result; looks move the video on."""

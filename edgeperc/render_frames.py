@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from edgeperc.drawing import draw
-from edgeperc.packet import Frame, Stamp
+from edgeperc.packet import Frame, Pair, Stamp
 from edgeperc.result import Result
 from edgeperc.video import VideoFile
 
@@ -27,11 +27,11 @@ class RenderFrames:
         self._waiting: dict[Stamp, tuple[Frame, list[Result]]] = {}
         self._lock = threading.Lock()
 
-    def see(self, frame: Frame) -> None:
+    def see(self, seen: Frame | Pair) -> None:
         """Keep the picture until its results have come."""
         with self._lock:
-            if frame.stamp.source == self._source:
-                self._waiting[frame.stamp] = (frame, [])
+            if isinstance(seen, Frame) and seen.stamp.source == self._source:
+                self._waiting[seen.stamp] = (seen, [])
                 if len(self._waiting) > HELD:
                     self._put_oldest()
 

@@ -21,6 +21,7 @@ from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
 from edgeperc.render import Overlay, Render
 from edgeperc.render_frames import RenderFrames
+from edgeperc.render_pairs import RenderPairs
 from edgeperc.serve import watch_run
 from edgeperc.steering.build import calibrations
 from edgeperc.table import run_report
@@ -49,7 +50,8 @@ def rig_plan(
         )
     plan = Plan.load(app, changes)
     sensors = {}
-    for name in {table.input for table in plan.app.pipelines} & plan.rig.sensors.keys():
+    named = {name for table in plan.app.pipelines for name in (table.input, table.frames)}
+    for name in named & plan.rig.sensors.keys():
         table = plan.rig.sensors[name]
         accepts = plugin.parameters(table, kind="driver", folder=plan.rig_path.parent)
         if not {"clock", "duration_s"} <= accepts:
@@ -100,7 +102,9 @@ def replay_plan(
         pipelines = (PipelineTable(name="replay", input=name, model=model or ""),)
     else:
         named = Plan.load(app, changes).app
-        pipelines = tuple(msgspec.structs.replace(table, input=name) for table in named.pipelines)
+        pipelines = tuple(
+            msgspec.structs.replace(table, input=name, frames="") for table in named.pipelines
+        )
         validate = named.validate
     max_gap_us = validate.max_gap_us if max_gap_s is None else max(1, round(max_gap_s * 1e6))
     here = Path("(replay)")
@@ -171,13 +175,13 @@ def replay(
     return Replayed(summary=summary, error=error)
 
 
-def _renderer(plan: Plan, path: Path) -> Render | RenderFrames:
+def _renderer(plan: Plan, path: Path) -> Render | RenderFrames | RenderPairs:
     if plan.app.search is None:
-        looked_at = [
-            table.input
-            for table in plan.app.pipelines
-            if places.find_card(table.model).card.input.kind == "frame"
-        ]
+        cards = {table.name: places.find_card(table.model).card for table in plan.app.pipelines}
+        for table in plan.app.pipelines:
+            if cards[table.name].frames:
+                return RenderPairs(path, source=table.frames or table.input)
+        looked_at = [t.input for t in plan.app.pipelines if cards[t.name].input.kind == "frame"]
         if not looked_at:
             raise ConfigError(
                 f"--render draws a search or frames, and {plan.app_where} has no [search] and no"

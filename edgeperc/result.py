@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Frame, Gaze, ModelInput, Stamp
+from edgeperc.packet import Frame, Gaze, ModelInput, Pair, Stamp
 
 if TYPE_CHECKING:
     from edgeperc.masks import Rle
@@ -146,10 +146,10 @@ class Sink(Protocol):
 
 
 class Viewer(Sink, Protocol):
-    """A sink that also wants the pictures. Called from the threads of all sensors."""
+    """A sink that also wants the pictures. Called from the threads of all sensors and pipelines."""
 
-    def see(self, frame: Frame) -> None:
-        """Take one picture, before the results about it come."""
+    def see(self, seen: Frame | Pair) -> None:
+        """Take a picture, or one with its events, before the results about it come."""
 
 
 @runtime_checkable

@@ -1,0 +1,73 @@
+"""Frames beside their events as a video, with what was found drawn over both.
+
++---------------------+---------------------+
+| frame, or grey      | events: brighter    |
+| where there is none | red, darker blue    |
++---------------------+---------------------+
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeperc.drawing import Picture, draw
+from edgeperc.packet import Events, Frame, Pair
+from edgeperc.result import Result
+from edgeperc.video import VideoFile
+
+NO_FRAME, NO_EVENT = 64, 24
+BRIGHTER, DARKER = (255, 80, 60), (70, 130, 255)
+
+
+class RenderPairs:
+    """Draws the pairs of one source and their results into a video file; a Viewer.
+
+    Raises ConfigError if the file cannot be written.
+    """
+
+    def __init__(self, path: Path, *, source: str) -> None:
+        self._video = VideoFile(path)
+        self.where = str(path)
+        self._source = source
+        self._pair: Pair | None = None
+        self._lock = threading.Lock()
+
+    def see(self, seen: Frame | Pair) -> None:
+        """Keep a pair until its result comes, which is next."""
+        with self._lock:
+            if isinstance(seen, Pair) and seen.stamp.source == self._source:
+                self._pair = seen
+
+    def write(self, result: Result) -> None:
+        """Take the result about the pair and move the video on."""
+        with self._lock:
+            if self._pair is not None and result.stamp == self._pair.stamp:
+                self._video.write(side_by_side(self._pair, result), result.stamp.end_ns)
+                self._pair = None
+
+    def close(self) -> None:
+        """Finish the file; may be called twice."""
+        with self._lock:
+            self._video.close()
+
+
+def side_by_side(pair: Pair, result: Result) -> Picture:
+    """Frame and events beside each other, (H, 2 W, 3) RGB uint8, the result over both."""
+    events = draw_events(pair.events)
+    if pair.frame is None:
+        image = np.full(events.shape[:2], NO_FRAME, np.uint8)
+    else:
+        image = pair.frame.image
+    return np.concatenate([draw(image, [result]), draw(events, [result])], axis=1)
+
+
+def draw_events(events: Events) -> NDArray[np.uint8]:
+    """Each pixel in the colour of its last event, (H, W, 3) RGB uint8."""
+    picture = np.full((events.height_px, events.width_px, 3), NO_EVENT, np.uint8)
+    colours = np.array([DARKER, BRIGHTER], np.uint8)
+    picture[events.y, events.x] = colours[events.p.astype(np.intp)]
+    return picture
