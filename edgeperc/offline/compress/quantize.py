@@ -113,7 +113,8 @@ def plan_of(
         last = site.name.rpartition(".")[2]
         if site.kind == "layer":
             value = () if act == NONE else (act,)
-            fits = weight != NONE and make(weight, use="weight").takes(site.module.weight)
+            layer: Any = site.module
+            fits = weight != NONE and make(weight, use="weight").takes(layer.weight)
             found = Plan(weight=weight if fits else "", value=value)
         elif last in OPERANDS:
             found = Plan(value=() if operands == NONE else (operands,))

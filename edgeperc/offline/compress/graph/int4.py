@@ -4,8 +4,8 @@
     table.add(weight, quantizer)
     in_blocks(graph, table)
 
-Two codes are in a byte, the first in its lower half, and the product is one of floats: a smaller
-file, and less to read from memory where few rows are multiplied. A weight is found by its values,
+Two codes are in a byte, the first in its lower half: a smaller file, and less to read from memory
+where few rows are multiplied. A weight is found by its values,
 as in `weights`. Source: the schema of com.microsoft.MatMulNBits, version 1.
 """
 
@@ -24,8 +24,10 @@ from edgeperc.offline.compress.graph.editing import Graph, Values, attribute, ke
 from edgeperc.offline.compress.quantizers.blocks import STORED_BITS, Blocks
 
 DOMAIN = "com.microsoft"
-FLOATS = 1
-"""The operator's accuracy_level of what is multiplied: floats, as the network is simulated."""
+FLOATS, BYTES = 1, 4
+"""The operator's accuracy_level: what is multiplied are floats, as the network is simulated, or
+rounded to int8 on the way, a scale for each block of each row.
+"""
 
 Codes: TypeAlias = NDArray[np.uint8]
 
@@ -63,8 +65,11 @@ class Blocks4:
         return found if whole else None
 
 
-def in_blocks(graph: Graph, table: Blocks4) -> int:
-    """Change the products with weights of the table; how many there were."""
+def in_blocks(graph: Graph, table: Blocks4, *, rounded: bool = False) -> int:
+    """Change the products with weights of the table; how many there were.
+
+    rounded: let what is multiplied be rounded to int8 while it runs.
+    """
     done = 0
     for node in graph.all("MatMul", "Gemm") if table.rows else ():
         if not graph.constant(node.input[1]) or not _plain(node):
@@ -72,14 +77,14 @@ def in_blocks(graph: Graph, table: Blocks4) -> int:
         weight = graph.value(node.input[1])
         rows = table.of(weight if attribute(node, "transB", 0) else weight.T)
         if rows is not None:
-            _product(graph, node, rows)
+            _product(graph, node, rows, BYTES if rounded else FLOATS)
             done += 1
     if done:
         graph.model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return done
 
 
-def _product(graph: Graph, node: onnx.NodeProto, rows: list[Row]) -> None:
+def _product(graph: Graph, node: onnx.NodeProto, rows: list[Row], level: int) -> None:
     """One MatMulNBits, and an Add behind it for the bias of a Gemm."""
     inputs, blocks = len(rows[0].codes), len(rows[0].scales)
     codes = _halves(np.stack([row.codes for row in rows]))
@@ -101,7 +106,7 @@ def _product(graph: Graph, node: onnx.NodeProto, rows: list[Row]) -> None:
         N=len(rows),
         bits=STORED_BITS,
         block_size=block,
-        accuracy_level=FLOATS,
+        accuracy_level=level,
     )
     if len(node.input) > 2:
         out = graph.add("Add", [out, node.input[2]], f"{node.name}.bias", shape=shape)
@@ -111,7 +116,8 @@ def _product(graph: Graph, node: onnx.NodeProto, rows: list[Row]) -> None:
 def _halves(codes: Codes) -> Codes:
     """Two codes of a row in each byte; an odd row ends with a 0."""
     even = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
-    return even[:, ::2] | even[:, 1::2] << STORED_BITS
+    halves: Codes = even[:, ::2] | even[:, 1::2] << np.uint8(STORED_BITS)
+    return halves
 
 
 def _plain(node: onnx.NodeProto) -> bool:
