@@ -8,9 +8,44 @@ arXiv 2312.00752, algorithm 2 and equation 4, with the simplified `step * B` for
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from edgeperc import selective_scan as kernels
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,  # noqa: N803
+    B: Tensor,  # noqa: N803
+    C: Tensor,  # noqa: N803
+    D: Tensor | None = None,  # noqa: N803
+    delta_bias: Tensor | None = None,
+    *,
+    softplus: bool = False,
+) -> Tensor:
+    """As `sequential_scan`, as fast as this machine can, with gradients.
+
+    float32 on the CPU runs the kernels of `edgeperc.selective_scan`, with as many threads as torch
+    may use; on a GPU it is mamba_ssm's kernel where that can be imported. All else takes the
+    reference. torch.onnx.export(dynamo=False, custom_opsets={"edgeperc": 1}) writes one node
+    `edgeperc::SelectiveScan`, for `edgeperc.offline.scan_onnx`.
+    """
+    D = u.new_zeros(u.shape[1]) if D is None else D  # noqa: N806
+    bias = u.new_zeros(u.shape[1]) if delta_bias is None else delta_bias
+    exporting = torch.onnx.is_in_onnx_export()
+    if not exporting:
+        kernels.check_shapes(u, delta, A, B, C, D, bias)
+    if exporting or (u.device.type == "cpu" and u.dtype == torch.float32):
+        y: Tensor = _Scan.apply(u, delta, A, B, C, D, bias, softplus)
+        return y
+    return sequential_scan(u, delta, A, B, C, D, bias, softplus=softplus)
 
 
 def sequential_scan(
@@ -44,3 +79,29 @@ def sequential_scan(
         y.append((state * gate_out[..., t]).sum(-1))
     skip = 0 if D is None else D[:, None] * u
     return torch.stack(y, -1) + skip
+
+
+class _Scan(torch.autograd.Function):
+    """The kernels of `edgeperc.selective_scan` in torch's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *tensors, softplus = given
+        if torch.onnx.is_in_onnx_export():
+            return torch.zeros_like(tensors[0])  # of which a trace sees the shape alone
+        arrays = [_array(each) for each in tensors]
+        y = kernels.selective_scan(*arrays, softplus=softplus, threads=torch.get_num_threads())
+        return torch.from_numpy(y)
+
+    @staticmethod
+    def symbolic(g: Any, *given: Any) -> Any:
+        """One node for torch.onnx."""
+        *inputs, softplus = given
+        node = g.op("edgeperc::SelectiveScan", *inputs, softplus_i=int(softplus))
+        node.setType(inputs[0].type())
+        return node
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().numpy()
+    return array
