@@ -15,7 +15,7 @@ import torch
 
 from edgeperc.config import ModelCard, load
 from edgeperc.errors import ModelError
-from edgeperc.offline.compress import artifact
+from edgeperc.offline.compress import artifact, artifact_promptable
 from edgeperc.offline.compress.adapters.opening import subject_for
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
@@ -67,7 +67,7 @@ def test_files_that_answer_otherwise_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, ledger = made()
-    monkeypatch.setattr(artifact, "agreement", lambda *_: 0.989)
+    monkeypatch.setattr(artifact_promptable, "agreement", lambda *_: 0.989)
     with pytest.raises(ModelError, match=r"overlap by 0\.9890, 0\.99 is asked for"):
         artifact.write(ctx, ledger, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from edgeperc.offline.compress.adapters import Sample
 from edgeperc.offline.compress.adapters.opening import subject_for
-from edgeperc.offline.compress.artifact import table_of
+from edgeperc.offline.compress.artifact_promptable import table_of
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.export_qdq import prepared
 from edgeperc.offline.compress.int8_graph import in_integers, observed, with_opset

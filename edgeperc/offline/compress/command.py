@@ -50,7 +50,7 @@ def compress(
     """
     torch.set_num_threads(threads)
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
-    artifact.refuse_unwritable(subject)
+    artifact.kind_of(subject)  # refused before anything runs
     with progress_bar(console or Console(stderr=True)) as progress:
         work = folder.with_name(f"{folder.name}.unfinished")
         ctx = prepare(

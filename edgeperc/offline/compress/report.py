@@ -16,25 +16,20 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeperc.bench.onnx_pair import Timed, paired
-from edgeperc.offline.compress.adapters import Sample
-from edgeperc.offline.compress.adapters.prompts import MEAN, STD
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
 from edgeperc.offline.compress.simulate import Simulated
-from edgeperc.offline.onnx_part import write_part
-from edgeperc.offline.prompt_parts import parts, written_out
+from edgeperc.offline.compress.written import AGREEMENT, Written
 
 NAMES = ("full precision", "round to nearest", "this recipe")
 PICTURES = 3
 WORST = 20
 DASH = "–"
-RED = np.array([230, 60, 40])
 
 
 @dataclass(slots=True)
@@ -50,7 +45,7 @@ class Facts:
 def write(
     ctx: Context,
     ledger: Ledger,
-    written: Any,
+    written: Written,
     folder: Path,
     *,
     exact: nn.Module | None = None,
@@ -58,14 +53,11 @@ def write(
 ) -> Facts:
     """Write report.md and, where `exact` is given, masks.png into the folder of an artifact.
 
-    written: `artifact.Written`. exact: the network before any pass.
+    exact: the network before any pass; without it sizes are not compared.
     """
     facts = Facts()
     facts.scores["full precision"] = ledger.scores.get("full precision", {})
     facts.scores["this recipe"] = ledger.scores.get("compressed", {})
-    facts.bytes["this recipe"] = sum(
-        entry.bytes for entry in written.entries if entry.role in ("encoder", "decoder")
-    )
     facts.site_errors = site_errors(ctx)
     if exact is not None:
         plain = round_to_nearest(ctx, ledger, exact)
@@ -130,7 +122,7 @@ def site_errors(ctx: Context) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
-def markdown(ctx: Context, ledger: Ledger, written: Any, facts: Facts) -> str:
+def markdown(ctx: Context, ledger: Ledger, written: Written, facts: Facts) -> str:
     """The report."""
     keys = list(dict.fromkeys(name for each in facts.scores.values() for name in each))
     head = ["", "bits", "MB", "encoder ms", *keys]
@@ -162,7 +154,7 @@ def markdown(ctx: Context, ledger: Ledger, written: Any, facts: Facts) -> str:
     return "\n".join([*lines, ""])
 
 
-def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
+def _notes(ledger: Ledger, written: Written, facts: Facts) -> list[str]:
     integers, in_4_bits = (
         ", ".join(f"{role} {counts[what]} of {counts['products']}" for role, counts in kinds)
         for what, kinds in (
@@ -191,9 +183,7 @@ def _notes(ledger: Ledger, written: Any, facts: Facts) -> list[str]:
     return notes
 
 
-def _agreement(written: Any) -> str:
-    from edgeperc.offline.compress.artifact import AGREEMENT
-
+def _agreement(written: Written) -> str:
     asked = f"{written.wanted:g} is asked for"
     if written.wanted < AGREEMENT:
         asked = f"the recipe's min_agreement of {written.wanted:g} is in place of {AGREEMENT:g}"
@@ -225,38 +215,22 @@ def _row(cells: list[str]) -> str:
 
 def _against_float(ctx: Context, exact: Any, folder: Path, facts: Facts, time_it: bool) -> None:
     """Size and speed of encoder and decoder as they are without compression."""
-    from edgeperc.offline.compress.artifact import table_of
+    from edgeperc.offline.compress.artifact import kind_of
 
-    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), written_out(exact):
-        total = 0
-        for part in parts(exact, table_of(exact)):
-            if part.role not in ("encoder", "decoder"):
-                break
-            total += write_part(part, Path(scratch))[0].bytes
-        facts.bytes["full precision"] = total
+    kind = kind_of(ctx.subject)
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        sizes = kind.write_exact(exact, Path(scratch))
+        facts.bytes["full precision"] = sum(sizes.values())
+        facts.bytes["this recipe"] = sum((folder / f"{role}.onnx").stat().st_size for role in sizes)
         if time_it:
-            facts.timed = paired(Path(scratch) / "encoder.onnx", folder / "encoder.onnx")
+            name = f"{kind.TIMED}.onnx"
+            facts.timed = paired(Path(scratch) / name, folder / name)
 
 
-@torch.no_grad()
 def _picture(ctx: Context, nets: Mapping[str, nn.Module], path: Path) -> None:
     """Some held-out pictures below each other; in each row the masks of the three networks."""
-    rows = []
-    for sample in ctx.held_out[:PICTURES]:
-        rows.append(np.concatenate([_masks(ctx, net, sample) for net in nets.values()], axis=1))
+    from edgeperc.offline.compress.artifact import kind_of
+
+    kind = kind_of(ctx.subject)
+    rows = [kind.drawn(ctx, nets, sample) for sample in ctx.held_out[:PICTURES]]
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
-
-
-def _masks(ctx: Context, net: nn.Module, sample: Sample) -> NDArray[np.uint8]:
-    """A picture with the mask of each of its prompts that the network rates best laid over it."""
-    mean, std = np.array(MEAN), np.array(STD)
-    shown = sample["picture"][0].permute(1, 2, 0).numpy() * std + mean
-    answers = ctx.subject.run(net, sample)
-    masks, ious = answers["masks"], answers["ious"]
-    side = shown.shape[0]
-    for index in range(len(masks)):
-        best = int(ious[index].argmax())
-        logits = cv2.resize(masks[index, best].numpy(), (side, side))
-        shown[logits > 0] = 0.5 * shown[logits > 0] + 0.5 * RED
-    clipped: NDArray[np.uint8] = np.clip(shown, 0, 255).astype(np.uint8)
-    return clipped
