@@ -12,6 +12,8 @@ from typing import Any
 from edgeperc.errors import ModelError
 
 FILE = "quant.json"
+INT8 = "int8"
+"""Label of grids whose codes are multiplied as integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,15 @@ def compressed(folder: Path) -> Compressed | None:
             said_here = value if isinstance(value, list) else [value]
             labels.update(dict.fromkeys(text for text in said_here if isinstance(text, str)))
     return Compressed(str(name), dict(sorted(bits.items())), tuple(labels))
+
+
+def computed_in(folder: Path, floats: str) -> str:
+    """What a model computes in: "int8+fp32" where integers do part of it, else only `floats`.
+
+    Raises ModelError if quant.json is bad.
+    """
+    found = compressed(folder)
+    return f"{INT8}+{floats}" if found and INT8 in found.labels else floats
 
 
 def said(label: str) -> str:

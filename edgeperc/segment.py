@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeperc.compressed import computed_in
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.infer import Session
 from edgeperc.jit import kernel
@@ -93,7 +94,7 @@ class Segmenter:
             sha256=next(entry.sha256 for entry in model.card.files if entry.role == role),
             engine=self._engine.name,
             provider=self._engine.provider,
-            precision=self._engine.precision,
+            precision=computed_in(model.folder, self._engine.precision),
         )
         self._warm_up()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeperc import cli, places
-from edgeperc.compressed import compressed
+from edgeperc.compressed import compressed, computed_in
 from edgeperc.config import PipelineTable
 from edgeperc.errors import ModelError
 from edgeperc.plan import open_model
@@ -96,3 +96,11 @@ def _told(table: PipelineTable) -> PipelineTable:
     import msgspec
 
     return msgspec.convert(msgspec.to_builtins(table), PipelineTable)
+
+
+def test_a_model_computes_in_integers_where_it_says_so(tmp_path: Path) -> None:
+    assert computed_in(tmp_path, "fp32") == "fp32"
+    (tmp_path / "quant.json").write_text(json.dumps(QUANT))
+    assert computed_in(tmp_path, "bf16") == "int8+bf16"
+    (tmp_path / "quant.json").write_text(json.dumps({"sites": QUANT["sites"][::2]}))
+    assert computed_in(tmp_path, "fp32") == "fp32"  # int8 storage alone is none

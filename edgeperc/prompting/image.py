@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeperc.compressed import computed_in
 from edgeperc.errors import DataError, ModelError
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
@@ -189,5 +190,5 @@ def reference(model: ModelFolder, provider: str, precision: str) -> ModelRef:
         sha256=next(entry.sha256 for entry in model.card.files if entry.role == "encoder"),
         engine="onnxruntime",
         provider=provider,
-        precision=precision,
+        precision=computed_in(model.folder, precision),
     )
