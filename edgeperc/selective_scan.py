@@ -10,6 +10,8 @@ arXiv 2401.10166.
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -35,7 +37,7 @@ STEPS = 64
 """Time steps that are brought into the cache at a time; a multiple of LANES."""
 NOTHING = np.float32(1e-25)
 """A state smaller than this becomes zero, before it is so small that processors slow down."""
-_LOG2_E = np.float32(1.44269504)
+LOG2_E = np.float32(1.44269504)
 _ROUND = np.float32(1.5 * 2**23)
 """Added to a small number and taken off again, it leaves the nearest whole number."""
 _WORTH_WAKING = 100_000
@@ -81,9 +83,9 @@ def selective_scan(
     y = np.empty(u.shape, np.float32) if out is None else out
     if y.shape != u.shape or y.dtype != np.float32 or not y.flags.c_contiguous:
         raise ValueError(f"out is {y.dtype} {y.shape}, expected contiguous float32 {u.shape}")
-    arrays = tuple(_plain(each) for each in (u, delta, a, b, c, d, delta_bias))
+    arrays = tuple(plain(each) for each in (u, delta, a, b, c, d, delta_bias))
     work = batch * channels * length * a.shape[1]
-    share_tiles(
+    share(
         lambda first, last: _scan(arrays, softplus, (first, last), y),
         tiles_of(batch, channels, b.shape[1]),
         threads if work > _WORTH_WAKING else 1,
@@ -115,10 +117,10 @@ def tiles_of(batch: int, channels: int, groups: int) -> int:
     return batch * groups * -(-(channels // groups) // LANES)
 
 
-def share_tiles(work: Any, tiles: int, threads: int) -> None:
-    """Call `work(first, last)` on equal ranges of tiles, one of them in the calling thread."""
-    threads = max(1, min(threads, tiles))
-    cuts = [tiles * i // threads for i in range(threads + 1)]
+def share(work: Callable[[int, int], None], parts: int, threads: int) -> None:
+    """Call `work(first, last)` on equal ranges of parts, one of them in the calling thread."""
+    threads = max(1, min(threads, parts))
+    cuts = [parts * i // threads for i in range(threads + 1)]
     own, *others = itertools.pairwise(cuts)
     running = [_pool().submit(work, *cut) for cut in others]
     work(*own)
@@ -128,14 +130,17 @@ def share_tiles(work: Any, tiles: int, threads: int) -> None:
 
 @lru_cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(None, "scan")
+    return ThreadPoolExecutor(thread_name_prefix="scan")
 
 
-def _plain(array: Floats) -> Floats:
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent
+
+
+def plain(array: Floats) -> Floats:
     """One layout for the kernel, so that it is compiled once."""
-    plain = np.ascontiguousarray(array, np.float32).view()
-    plain.flags.writeable = False
-    return plain
+    same = np.ascontiguousarray(array, np.float32).view()
+    same.flags.writeable = False
+    return same
 
 
 @kernel()
@@ -160,7 +165,7 @@ def _scan(arrays: tuple[Floats, ...], softplus: bool, tiles: tuple[int, int], y:
         for lane in range(lanes):
             skip[0, lane], skip[1, lane] = d[first + lane], delta_bias[first + lane]
             for n in range(states):
-                pace[n, lane] = a[first + lane, n] * _LOG2_E
+                pace[n, lane] = a[first + lane, n] * LOG2_E
         for start in range(0, length, STEPS):
             now = min(STEPS, length - start)
             take(u, (item, first, lanes), start, now, coming)
@@ -168,12 +173,12 @@ def _scan(arrays: tuple[Floats, ...], softplus: bool, tiles: tuple[int, int], y:
             take_gates(b, (item, group), start, now, gates[0])
             take_gates(c, (item, group), start, now, gates[1])
             find_steps(steps, skip, now, softplus)
-            _advance(coming, steps, pace, gates, skip, memory, now, going)
+            advance(coming, steps, pace, gates, skip, memory, now, going)
             give(going, (item, first, lanes), start, now, y)
 
 
 @kernel()
-def _advance(
+def advance(
     coming: Floats,
     steps: Floats,
     pace: Floats,
@@ -239,7 +244,7 @@ def find_steps(steps: Floats, skip: Floats, now: int, softplus: bool) -> None:
         x = load(steps, at) + load(skip, LANES)
         if softplus:
             above = within(x, np.float32(0), np.float32(np.inf))
-            scale, rest = power((x - above - above) * spread(_LOG2_E))
+            scale, rest = power((x - above - above) * spread(LOG2_E))
             small = scale + rest
             # log(1 + small) = 2 artanh(s); the odd series to s**9 with its factors adjusted, 5e-9.
             s = small / (spread(np.float32(2)) + small)

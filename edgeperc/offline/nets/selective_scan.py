@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from edgeperc import selective_scan as kernels
+from edgeperc.offline.nets.scan_gradient import scan_gradient
 
 
 def selective_scan(
@@ -89,9 +91,22 @@ class _Scan(torch.autograd.Function):
         *tensors, softplus = given
         if torch.onnx.is_in_onnx_export():
             return torch.zeros_like(tensors[0])  # of which a trace sees the shape alone
+        ctx.save_for_backward(*tensors)
+        ctx.softplus = softplus
         arrays = [_array(each) for each in tensors]
         y = kernels.selective_scan(*arrays, softplus=softplus, threads=torch.get_num_threads())
         return torch.from_numpy(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        grads = scan_gradient(
+            tuple(_array(each) for each in ctx.saved_tensors),
+            _array(grad_y),
+            softplus=ctx.softplus,
+            threads=torch.get_num_threads(),
+        )
+        return (*(torch.from_numpy(each) for each in grads), None)
 
     @staticmethod
     def symbolic(g: Any, *given: Any) -> Any:
