@@ -96,6 +96,11 @@ class Recipe:
         bins, height, width = self._input.shape
         return bins, height, width
 
+    @property
+    def taps(self) -> tuple[Taps, Taps]:
+        """Of the rows and columns of the canvas that the network sees, for what lies beside."""
+        return self._rows.taps, self._columns.taps
+
     def __call__(self, events: Events) -> NDArray[np.float32]:
         """Return the network's input, (bins, h, w) float32, in a buffer the next call reuses.
 

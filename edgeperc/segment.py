@@ -59,7 +59,7 @@ class OnnxEngine:
         expected = (1, self._classes, height // stride, width // stride)
         if logits.shape != expected:
             raise ModelError(f"the network's output is {logits.shape}, expected logits {expected}")
-        labels: NDArray[np.uint8] = _argmax(logits[0])
+        labels: NDArray[np.uint8] = largest_class(logits[0])
         return labels
 
 
@@ -192,7 +192,7 @@ def open_engine(
 
 
 @kernel()
-def _argmax(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+def largest_class(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     """logits: (C, h, w). Returns (h, w) uint8; the first of equals wins, as in numpy."""
     classes, height, width = logits.shape
     labels = np.zeros((height, width), np.uint8)
