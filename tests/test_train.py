@@ -121,16 +121,16 @@ def test_the_loss_falls_from_wrong_to_right_and_ignores_the_unlabelled() -> None
     labels = torch.randint(0, 6, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     right = 20 * nn.functional.one_hot(labels, 6).movedim(-1, 1).float()
     weights = torch.ones(6)
-    assert float(train._loss(right, labels, weights)) == pytest.approx(0, abs=1e-4)
-    assert float(train._loss(torch.zeros_like(right), labels, weights)) > 2
-    assert float(train._loss(-right, labels, weights)) > 20
+    assert float(train.label_loss(right, labels, weights)) == pytest.approx(0, abs=1e-4)
+    assert float(train.label_loss(torch.zeros_like(right), labels, weights)) > 2
+    assert float(train.label_loss(-right, labels, weights)) > 20
 
     masked = labels.clone()
     masked[:, :4] = 255
     spoilt = right.clone()
     spoilt[:, :, :4] = -spoilt[:, :, :4]
     torch.testing.assert_close(
-        train._loss(spoilt, masked, weights), train._loss(right, masked, weights)
+        train.label_loss(spoilt, masked, weights), train.label_loss(right, masked, weights)
     )
 
 

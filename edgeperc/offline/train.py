@@ -141,7 +141,8 @@ def _loss_of(net: SLTNet, data: Dataset, settings: Settings, seed: int) -> Calla
         voxels, labels = crops(data, (seed, step), settings.batch, settings.crop_px)
         net.train()
         logits, early = net.forward_with_early(voxels)
-        return _loss(logits, labels, weights) + EARLY_LOSS_WEIGHT * _loss(early, labels, weights)
+        late_loss, early_loss = (label_loss(each, labels, weights) for each in (logits, early))
+        return late_loss + EARLY_LOSS_WEIGHT * early_loss
 
     return loss_of
 
@@ -201,7 +202,7 @@ def _twin_data(
     return training, validation
 
 
-def _loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def label_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy, and what is missing to a perfect mIoU (soft Jaccard)."""
     entropy = F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE)
     known = labels != IGNORE
