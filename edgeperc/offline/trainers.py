@@ -12,8 +12,10 @@ from edgeperc.offline import export as sltnet_export
 from edgeperc.offline import (
     export_efficient,
     export_finder,
+    export_fusion,
     train_bypass,
     train_finder,
+    train_fusion,
     train_promptable,
 )
 from edgeperc.offline import train as train_sltnet
@@ -21,6 +23,7 @@ from edgeperc.offline import train as train_sltnet
 TRAINERS = {
     **dict.fromkeys(train_sltnet.SETTINGS, train_sltnet),
     **dict.fromkeys(train_finder.SETTINGS, train_finder),
+    **dict.fromkeys(train_fusion.SETTINGS, train_fusion),
     **dict.fromkeys(train_promptable.SETTINGS, train_promptable),
     **dict.fromkeys(train_bypass.SETTINGS, train_bypass),
 }
@@ -73,6 +76,8 @@ def export_trained(card: ModelCard, weights: Path, out_dir: Path) -> Report:
     """Export what `train` wrote, by the kind of network that the card describes."""
     if card.task == "promptable":
         return export_efficient.export_trained(card, weights, out_dir)
+    if card.frames is not None:
+        return export_fusion.export_trained(card, weights, out_dir)
     if card.input.kind == "frame":
         return export_finder.export_trained(card, weights, out_dir)
     return sltnet_export.export_trained(card, weights, out_dir)
