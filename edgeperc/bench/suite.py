@@ -10,7 +10,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeperc.bench import calibration, compress, compress_accuracy, events, machine, sam, search
+from edgeperc.bench import (
+    calibration,
+    compress,
+    compress_accuracy,
+    events,
+    fusion,
+    machine,
+    sam,
+    search,
+)
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
@@ -18,6 +27,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "calibration": calibration.measure,
     "compress-accuracy": compress_accuracy.measure,
     "events": events.measure,
+    "fusion": fusion.measure,
     "sam": sam.measure,
     "compress": compress.measure,
     "search": search.measure,
