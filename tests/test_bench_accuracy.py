@@ -13,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from edgeperc.bench import compress, compress_accuracy
 from edgeperc.bench.figures import Figures
 from edgeperc.cli import app
 from edgeperc.errors import ConfigError, DataError
@@ -96,7 +97,11 @@ def test_a_figure_is_what_its_cells_scored(settings: Settings) -> None:
     assert abs(worse) > 0.01, "six bits change nothing: nothing was compressed"
     assert {"pcc_minus_mse_outliers", "pcc_minus_mse_outliers_spread"} <= set(figures.metrics)
     ((_, rows),) = figures.tables
-    assert {row["network"] for row in rows} >= {"float", "w6a6 real", "w6a6 real outliers focus"}
+    assert {row["network"] for row in rows} >= {
+        "float",
+        "w6a6 real",
+        "w6a6 real decoder4 outliers focus",
+    }
     assert "12 objects" in " ".join(figures.notes)
 
 
@@ -197,8 +202,53 @@ def test_plain_rounding_is_the_same_sites_and_bits_as_the_others() -> None:
     (plain,), (_, other, *_) = (load_recipe(n).passes for n in ("w4a4-nearest", "w4a4-prompt"))
     assert plain.at == other.at
     assert {name: plain.options[name] for name in ("weight", "act")} == {
-        name: f"{other.options[name]}-minmax" for name in ("weight", "act")
+        name: f"{other.options[name].removesuffix('-percentile')}-minmax"
+        for name in ("weight", "act")
     }
+
+
+def test_what_is_compared_starts_from_the_same_grids_and_learns_as_long() -> None:
+    names = ("w4a4-prompt", "w4a4-ptq4sam", "w4a4-qdrop")
+    steps = [{each.kind: each.options for each in load_recipe(name).passes} for name in names]
+    for each in steps[1:]:
+        for option in ("weight", "act"):
+            assert each["quantize"][option] == steps[0]["quantize"][option]
+        assert each["reconstruct"]["iters"] == steps[0]["reconstruct"]["iters"]
+
+
+def test_a_decoder_of_other_bits_is_quantized_once_more() -> None:
+    plain, other = (recipe_of(Cell("w6a6", decoder=bits, focus=True)) for bits in (0, 4))
+    assert [each.kind for each in plain.passes] == ["quantize", "clip.pcc"]
+    assert [each.kind for each in other.passes] == ["quantize", "quantize", "clip.pcc"]
+    assert other.passes[1].at == ("*mask_decoder.transformer.*",)
+    assert other.passes[1].options["act"] == "uniform4"
+
+
+def test_the_keys_are_known_without_torch() -> None:
+    assert tuple(key.name for key in KEYS) == compress_accuracy.KEYS
+
+
+def test_compress_measures_accuracy_where_it_has_weights(
+    settings: Settings, tmp_path: Path
+) -> None:
+    figures = Figures()
+    wanted = compress.Settings(only=(ONE,), accuracy=replace(settings, only=(), seeds=1))
+    compress.measure(figures, None, wanted)
+    assert ONE in figures.metrics
+    assert not [name for name in figures.metrics if name.startswith("w6a6")]
+    with pytest.raises(ConfigError, match=f"'{ONE}' needs --weights FILE --data FOLDER"):
+        compress.measure(Figures(), None, compress.Settings(only=(ONE,)))
+    call = ["bench", "compress", "--only", ONE, "--seeds", "1", "--pictures", "6"]
+    places = {"--weights": settings.weights, "--data": settings.data, "--networks": settings.folder}
+    call += [str(part) for pair in places.items() for part in pair]
+    out = CliRunner().invoke(app, [*call, "--json", str(tmp_path / "a.json")])
+    assert out.exit_code == 0, out.output
+    written = json.loads((tmp_path / "a.json").read_bytes())
+    assert written["suite"] == "compress"
+    assert written["metrics"][ONE] == pytest.approx(figures.metrics[ONE])
+    alone = CliRunner().invoke(app, ["bench", "compress", "--data", str(settings.data)])
+    assert isinstance(alone.exception, ConfigError)
+    assert "needs --weights" in str(alone.exception)
 
 
 def test_missing_data_and_unknown_figures_are_refused(settings: Settings) -> None:

@@ -1,8 +1,8 @@
 """Compressed encoders of the published sizes: how much faster in onnxruntime than in float.
 
 Random weights, so speed and size alone; ViT-B and Hiera-T at 512 px, MobileSAM at 1024. Each file
-has a process of its own and they run by turns, see `edgeperc.bench.onnx_pair`. Keys of accuracy
-need a trained network and are filled in by `ACCURACY`.
+has a process of its own and they run by turns, see `edgeperc.bench.onnx_pair`. Keys of accuracy are
+those of `edgeperc.bench.compress_accuracy`, where a trained network and pictures are given.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from edgeperc.bench import compress_accuracy, openvino_nncf
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.onnx_pair import Timed, paired
 from edgeperc.bench.openvino_arm import arm
@@ -32,32 +34,35 @@ UNEVEN = 0.03
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What is measured. only: keys, all of them if empty. folder: where networks are kept for the
-    next run; a temporary one if None. data: a folder of data sets, for keys of accuracy.
-    openvino_venv: an environment of `edgeperc.bench.openvino_venv --native`, for keys of OpenVINO.
+    next run; a temporary one if None. accuracy: as `edgeperc.bench.compress_accuracy` takes them,
+    for its keys. openvino_venv: an environment of `edgeperc.bench.openvino_venv --native`, for keys
+    of OpenVINO.
     """
 
     only: tuple[str, ...] = ()
     rounds: int = 3
     folder: Path | None = None
-    data: Path | None = None
+    accuracy: Any = None
     openvino_venv: Path | None = None
-
-
-ACCURACY: dict[str, Callable[[Figures, Settings], None]] = {}
-"""Key -> what adds its figure."""
 
 
 def measure(figures: Figures, recording: Path | None, settings: Settings = Settings()) -> None:
     """Fill figures. Raises ConfigError for an unknown key, or a network that cannot be made."""
     openvino = [*(f"int8_speedup_openvino_ep_{name}" for name in OPENVINO_AIMS), NATIVE]
-    plain = [*(f"int8_speedup_{name}" for name in AIMS), "size_ratio_vitb", *ACCURACY]
+    plain = [*(f"int8_speedup_{name}" for name in AIMS), "size_ratio_vitb", *compress_accuracy.KEYS]
     known = [*plain, *openvino]
     if unknown := [key for key in settings.only if key not in known]:
         raise ConfigError(f"unknown figure '{unknown[0]}'", hint=f"known are: {', '.join(known)}")
     wanted = settings.only or known
     python = _openvino(settings.openvino_venv)
     if python is None:
-        wanted = _without(figures, wanted, openvino, asked=bool(settings.only))
+        wanted = _without(figures, wanted, openvino, settings.only, "--openvino-venv FOLDER", _MAKE)
+    if settings.accuracy is None:
+        needs, hint = (
+            "--weights FILE --data FOLDER",
+            "what `edgeperc train promptable` wrote, and its pictures",
+        )
+        wanted = _without(figures, wanted, compress_accuracy.KEYS, settings.only, needs, hint)
     with tempfile.TemporaryDirectory() as scratch:
         folder = settings.folder or Path(scratch)
         for name in AIMS:
@@ -70,9 +75,8 @@ def measure(figures: Figures, recording: Path | None, settings: Settings = Setti
             figures.add("size_ratio_vitb", sizes[0] / sizes[1], what, aim=MOST_BYTES)
         if python is not None:
             _by_openvino(figures, wanted, folder, python, settings.rounds)
-    for key, fill in ACCURACY.items():
-        if key in wanted:
-            fill(figures, settings)
+    if accuracy := tuple(key for key in compress_accuracy.KEYS if key in wanted):
+        compress_accuracy.measure(figures, None, settings.accuracy, only=accuracy)
 
 
 def _speed(figures: Figures, name: str, built: Path, rounds: int) -> None:
@@ -113,13 +117,14 @@ def _openvino_speed(figures: Figures, name: str, built: Path, python: Path, roun
 
 
 def _against_native(figures: Figures, built: Path, python: Path, rounds: int) -> None:
-    """OpenVINO by itself against the provider, both with our file."""
-    figures.progress("vitb: OpenVINO by itself against its provider")
-    arms = [arm(python, runtime, built / "int8.onnx") for runtime in ("native", "openvino")]
+    """OpenVINO by itself, with the INT8 network of its own tool, against the provider with ours."""
+    figures.progress("vitb: OpenVINO's own INT8 network against ours")
+    own = openvino_nncf.made(python, built / "float.onnx", built / "nncf.xml")
+    arms = [arm(python, "native", own), arm(python, "openvino", built / "int8.onnx")]
     timed = paired(*arms, rounds=rounds)
     what = (
-        f"ViT-B, the same file: {timed.before_ms:.0f} ms by OpenVINO itself, "
-        f"{timed.after_ms:.0f} by the provider, processor time, load {timed.load:.1f}"
+        f"ViT-B: {timed.before_ms:.0f} ms for NNCF's INT8 network by OpenVINO itself, "
+        f"{timed.after_ms:.0f} for ours by the provider, processor time, load {timed.load:.1f}"
     )
     figures.add(NATIVE, timed.speedup, what, aim=LEAST_OF_NATIVE)
     _uneven(figures, "vitb: OpenVINO by itself", timed)
@@ -132,15 +137,19 @@ def _uneven(figures: Figures, what: str, timed: Timed) -> None:
 
 
 def _without(
-    figures: Figures, wanted: Collection[str], openvino: Collection[str], *, asked: bool
+    figures: Figures,
+    wanted: Collection[str],
+    keys: Collection[str],
+    asked: Collection[str],
+    needs: str,
+    hint: str,
 ) -> list[str]:
-    """The keys that need no OpenVINO. Raises ConfigError if one that does was asked for."""
-    left = [key for key in wanted if key not in openvino]
-    if asked and len(left) < len(wanted):
-        first = next(key for key in wanted if key in openvino)
-        raise ConfigError(f"'{first}' needs --openvino-venv FOLDER", hint=_MAKE)
+    """What is wanted beside `keys`, and a note. Raises ConfigError if one of them was asked for."""
+    left = [key for key in wanted if key not in keys]
+    if first := [key for key in asked if key in keys]:
+        raise ConfigError(f"'{first[0]}' needs {needs}", hint=hint)
     if len(left) < len(wanted):
-        figures.note("OpenVINO is not measured without --openvino-venv FOLDER.")
+        figures.note(f"Not measured without {needs}: {', '.join(k for k in wanted if k in keys)}.")
     return left
 
 

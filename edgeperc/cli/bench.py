@@ -28,9 +28,7 @@ def bench(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(
-            metavar="A-B", help="search: worlds to search in; compress-accuracy: how many."
-        ),
+        typer.Option(metavar="A-B", help="search: worlds to search in; as --weights: how many."),
     ] = None,
     targets: Annotated[int | None, typer.Option(help="search: how many there are.")] = None,
     pd: Annotated[
@@ -62,16 +60,18 @@ def bench(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="sam: folder with davis in it, for J&F; compress-accuracy: and bsds500."),
+        typer.Option(
+            help="sam: folder with davis in it, for J&F; compress, compress-accuracy: and bsds500."
+        ),
     ] = None,
     openvino_venv: Annotated[
         Path | None, typer.Option(help="compress: an environment with OpenVINO, to run in as well.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="compress-accuracy: what `edgeperc train` wrote.")
+        Path | None, typer.Option(help="compress, compress-accuracy: what `edgeperc train` wrote.")
     ] = None,
     pictures: Annotated[
-        int | None, typer.Option(min=2, help="compress-accuracy: to score on; 200 by default.")
+        int | None, typer.Option(min=2, help="as --weights: how many to score on; 200 by default.")
     ] = None,
 ) -> None:
     """Measure speed, as ratios within one run, or how well schedulers search."""
@@ -81,8 +81,16 @@ def bench(
         settings = _accuracy(weights, data, networks, only, seeds, pictures)
         run(suite, json_file, settings=settings)
         return
-    if weights or pictures:
-        raise ConfigError(f"--{'weights' if weights else 'pictures'} is for compress-accuracy")
+    accuracy = None
+    if suite == "compress" and weights:
+        from edgeperc.bench.compress_accuracy import KEYS
+
+        if mine := [key for key in only or KEYS if key in KEYS]:
+            accuracy = _accuracy(weights, data, networks, mine, seeds, pictures)
+        data = seeds = None
+    elif weights or pictures:
+        name = "weights" if weights else "pictures"
+        raise ConfigError(f"--{name} is for bench compress (with --weights) and compress-accuracy")
     chosen: dict[str, Any] = {
         **_first_and_last(seeds),
         **({"schedulers": tuple(scheduler)} if scheduler else {}),
@@ -109,7 +117,9 @@ def bench(
     if suite == "compress" and not chosen:
         from edgeperc.bench import compress
 
-        run(suite, json_file, settings=compress.Settings(**sam_only))
+        if data is not None:
+            raise ConfigError("bench compress --data needs --weights, what is measured on it")
+        run(suite, json_file, settings=compress.Settings(**sam_only, accuracy=accuracy))
         return
     if sam_only:
         name = {"folder": "networks"}.get(next(iter(sam_only)), next(iter(sam_only)))
@@ -135,7 +145,7 @@ def _accuracy(
     """Settings of the suite, its cells filled under progress bars."""
     if weights is None or data is None:
         raise ConfigError(
-            f"compress-accuracy needs --{'data' if weights else 'weights'}",
+            f"accuracy needs --{'data' if weights else 'weights'}",
             hint="--weights FILE of `edgeperc train promptable`, --data FOLDER with its pictures",
         )
     if seeds is not None and not (seeds.isdecimal() and int(seeds)):

@@ -111,19 +111,27 @@ KEYS: tuple[Key, ...] = (
     ),
     _ahead(
         "pcc_minus_mse_outliers",
-        "points that clipping by focus is ahead of least squared error, decoder outliers, 6 bits",
+        "points that clipping by focus is ahead of least squared error, decoder outliers; the "
+        "two-way transformer at 4 bits, all else at 6",
         5.0,
+        Cell("w6a6", decoder=4, outliers=True, focus=True),
+        Cell("w6a6", decoder=4, outliers=True),
+    ),
+    _ahead(
+        "pcc_minus_mse_outliers_w6a6",
+        "the same, all at 6 bits",
+        0.0,
         Cell("w6a6", outliers=True, focus=True),
         Cell("w6a6", outliers=True),
     ),
     Key(
         name="pcc_recovered_outliers",
-        what="of what those outliers cost, the share that clipping by focus keeps",
+        what="of what those outliers cost at 4 bits, the share that clipping by focus keeps",
         aim=0.0,
         cells=lambda seed: (
-            Cell("w6a6", seed=seed),
-            Cell("w6a6", seed=seed, outliers=True),
-            Cell("w6a6", seed=seed, outliers=True, focus=True),
+            Cell("w6a6", seed=seed, decoder=4),
+            Cell("w6a6", seed=seed, decoder=4, outliers=True),
+            Cell("w6a6", seed=seed, decoder=4, outliers=True, focus=True),
         ),
         value=recovered,
         share=True,

@@ -38,20 +38,23 @@ FLOAT = "float"
 SETS = {"bsds500": "bsds500", "davis-frames": "davis"}
 """Kind of data -> its folder. Half of all pictures come from each."""
 OUTLIERS = 100.0
+DECODER = ("*mask_decoder.transformer.*",)
 FOCUS = Step(kind="clip.pcc", at=("*mask_decoder.transformer.*attn*",), role="clip", options={})
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """take: samples to calibrate with, and a third as many to judge with; 0 for as many as the
-    recipe says. outliers: whether the decoder is given some first. focus: whether grids are clipped
-    by focus behind the recipe.
+    recipe says. decoder: bits of the two-way transformer, with limits of least squared error; 0 for
+    what the recipe says. outliers: whether the decoder is given some first. focus: whether grids
+    are clipped by focus behind the recipe.
     """
 
     recipe: str
     source: str = "real"
     seed: int = 0
     take: int = 0
+    decoder: int = 0
     outliers: bool = False
     focus: bool = False
 
@@ -63,7 +66,8 @@ class Cell:
     def what(self) -> str:
         """All but the seed, in words."""
         parts = [self.recipe, "" if self.recipe == FLOAT else self.source]
-        parts += [str(self.take) if self.take else "", "outliers" * self.outliers]
+        parts += [str(self.take) if self.take else ""]
+        parts += [f"decoder{self.decoder}" if self.decoder else "", "outliers" * self.outliers]
         return " ".join(part for part in [*parts, "focus" * self.focus] if part)
 
     @property
@@ -78,8 +82,18 @@ def recipe_of(cell: Cell) -> Recipe:
     calibration = replace(recipe.calibration, source=cell.source)
     if cell.take:
         calibration = replace(calibration, take=cell.take, held_out=max(1, cell.take // 3))
-    passes = (*recipe.passes, FOCUS) if cell.focus else recipe.passes
+    passes = recipe.passes
+    if cell.decoder:
+        passes = (*passes, _grids(cell.decoder))
+    if cell.focus:
+        passes = (*passes, FOCUS)
     return replace(recipe, calibration=calibration, passes=passes)
+
+
+def _grids(bits: int) -> Step:
+    """Uniform grids of least squared error for the decoder."""
+    names = {"weight": f"uniform{bits}c", "act": f"uniform{bits}", "softmax": f"uniform{bits}"}
+    return Step(kind="quantize", at=DECODER, role="quantize", options=names)
 
 
 def compressed(

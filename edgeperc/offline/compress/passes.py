@@ -35,6 +35,7 @@ PASSES: dict[str, tuple[Role, str]] = {
     "clip.pcc": ("clip", f"{HERE}.solve.clip_focus:clip_focus"),
     "allocate": ("allocate", f"{HERE}.allocate:allocate"),
     "reconstruct": ("solve", f"{HERE}.solve.reconstruct:reconstruct"),
+    "distil": ("solve", f"{HERE}.solve.distil:distil"),
 }
 """Kind in a recipe -> its role and where its function is."""
 
