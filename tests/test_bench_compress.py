@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeperc.bench import openvino_nncf
 from edgeperc.bench.compress import Settings, measure
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.onnx_pair import paired
@@ -70,3 +72,23 @@ def test_each_runtime_times_a_file_and_names_one_that_is_not_there(tmp_path: Pat
         assert paired(*ends, rounds=1).speedup > 1.5
         with pytest.raises(ModelError, match="no such file"):
             paired(arm(Path(given), runtime, tmp_path / "none.onnx"), ends[0], rounds=1)
+
+
+def test_an_environment_without_nncf_is_named(tmp_path: Path) -> None:
+    network = product(tmp_path / "a.onnx", 1)
+    out = tmp_path / "nncf.xml"
+    with pytest.raises(ModelError, match="NNCF makes nothing of .*a.onnx: .*No module named"):
+        openvino_nncf.made(Path(sys.executable), network, out)
+    out.write_text("there already")
+    assert openvino_nncf.made(Path(sys.executable), network, out) == out
+
+
+def test_nncf_makes_a_network_that_openvino_runs(tmp_path: Path) -> None:
+    python = os.environ.get("EDGEPERC_OPENVINO")
+    if python is None:
+        pytest.skip("EDGEPERC_OPENVINO names no Python with OpenVINO and NNCF")
+    network = product(tmp_path / "a.onnx", 2)
+    own = openvino_nncf.made(Path(python), network, tmp_path / "nncf.xml")
+    assert (tmp_path / "nncf.bin").stat().st_size < 0.3 * network.stat().st_size
+    command = arm(Path(python), "native", own)
+    assert paired(command, command, rounds=1).before_ms > 0
