@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeperc.bench import compress_accuracy, openvino_nncf
-from edgeperc.bench import openvino_nncf
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.onnx_pair import Timed, paired
 from edgeperc.bench.openvino_arm import arm

@@ -2,8 +2,8 @@
 
     python -m edgeperc.bench.openvino_nncf float.onnx nncf.xml     # in an environment that has NNCF
 
-`made` starts that there, unless the file is there already. Noise is what it is calibrated on, as our
-own file is: for speed alone. NNCF is told that it is a transformer, and takes its defaults
+`made` starts that there, unless the file is there already. Noise is what it is calibrated on, as
+our own file is: for speed alone. NNCF is told that it is a transformer, and takes its defaults
 otherwise: INT8 weights per channel, and it decides itself what stays in float.
 """
 
