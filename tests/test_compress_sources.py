@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,29 @@ def test_noise_reads_nothing_and_is_the_same_for_the_same_seed(
     values = torch.cat([sample["picture"].flatten() for sample in one])
     assert float(values.mean().abs()) < 0.05
     assert float(values.std()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("make", [tiny_sam2, tiny_sam])
+def test_noise_is_prompted_as_pictures_are(make: Callable[[], Any]) -> None:
+    """A click in, and a box around, each of some ellipses, others in each picture."""
+    subject = subject_for(make())
+    samples, held_out = draw("noise", subject, count=3, held_out=1, seed=5)
+    same, _ = draw("noise", subject, count=3, held_out=1, seed=5)
+    for sample, again in zip(samples, same, strict=True):
+        assert sample["labels"].tolist() == [[1, -1, -2]] * 3 + [[2, 3, -1]] * 3
+        clicks, boxes = sample["points"][:3, 0], sample["points"][3:, :2]
+        assert bool((clicks > boxes[:, 0]).all())
+        assert bool((clicks < boxes[:, 1]).all())
+        assert torch.equal(sample["points"], again["points"])
+        assert "truth" not in sample
+        assert len(subject.run(subject.net, sample)["masks"]) == 6
+    points = [sample["points"] for sample in (*samples, *held_out)]
+    assert not any(torch.equal(one, other) for one, other in pairwise(points))
+
+
+def test_noise_for_event_networks_has_no_prompts() -> None:
+    samples, _ = draw("noise", subject_for(SLTNet(6, width=4)), count=1, held_out=1, seed=0)
+    assert set(samples[0]) == {"voxel"}
 
 
 def test_of_few_pictures_a_quarter_judges_and_one_does_both(pictures: Path) -> None:

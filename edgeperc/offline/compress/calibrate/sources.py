@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import torch
 from rich.progress import Progress
 
 from edgeperc.drivers.formats.pictures import picture_files, read_picture
 from edgeperc.errors import ConfigError, DataError
 from edgeperc.offline.compress.adapters import Sample, Subject
+from edgeperc.offline.compress.adapters.prompts import pointed
 from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
-from edgeperc.offline.compress.calibrate.synthetic import synthesise
+from edgeperc.offline.compress.calibrate.evolve import ellipses
+from edgeperc.offline.compress.calibrate.synthetic import OBJECTS, synthesise
 from edgeperc.offline.davis import is_davis
 from edgeperc.offline.examples import OPENERS, Example
 from edgeperc.offline.shelf import Shelf
@@ -52,7 +56,21 @@ def _real(wanted: Wanted) -> list[Sample]:
 
 
 def _noise(wanted: Wanted) -> list[Sample]:
-    return wanted.subject.noise(wanted.count, seed=wanted.seed)
+    """The control of `synthetic`: white noise, prompted for what that begins with."""
+    drawn = wanted.subject.noise(wanted.count, seed=wanted.seed)
+    return [
+        _pointed_anywhere(sample, np.random.default_rng((wanted.seed, index)))
+        for index, sample in enumerate(drawn)
+    ]
+
+
+def _pointed_anywhere(sample: Sample, rng: np.random.Generator) -> Sample:
+    """With a click and a box for each of some ellipses, if the network takes prompts at all."""
+    if "points" not in sample:
+        return sample
+    masks = ellipses(OBJECTS, sample["picture"].shape[-1], rng)
+    points, labels = pointed(torch.from_numpy(masks))
+    return {**sample, "points": points, "labels": labels}
 
 
 def _synthetic(wanted: Wanted) -> list[Sample]:
