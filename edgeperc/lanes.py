@@ -14,19 +14,22 @@ numba's disk cache does not see a change of this file in kernels of another: tou
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending
-from numba.core import cgutils as numba_cgutils
-from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.core.typing import templates as numba_templates
 
 LANES = 16
 
 types: Any = numba.types
-cgutils: Any = numba_cgutils
-operation: Any = extending.intrinsic
+templates: Any = numba_templates
+models: Any = extending.models
+register_model: Any = extending.register_model
+operation: Callable[[Any], Any] = extending.intrinsic
+lowers: Callable[..., Callable[[Any], Any]] = extending.lower_builtin
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
@@ -37,15 +40,12 @@ _FUSED = ["contract"]
 class _Lanes(types.Type):  # type: ignore[misc]
     """What numba calls such a value."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
+
+_lanes: Any = _Lanes(name="Lanes")
 
 
-_lanes = _Lanes()
-
-
-@extending.register_model(_Lanes)
-class _Model(extending.models.PrimitiveModel):  # type: ignore[misc]
+@register_model(_Lanes)  # type: ignore[untyped-decorator]
+class _Model(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)
 
@@ -53,13 +53,13 @@ class _Model(extending.models.PrimitiveModel):  # type: ignore[misc]
 def _register(symbol: Any, build: str) -> None:
     """Let `symbol` work on two values."""
 
-    @infer_global(symbol)
-    class _Typed(ConcreteTemplate):  # type: ignore[misc]
-        cases = (signature(_lanes, _lanes, _lanes),)
-
-    @extending.lower_builtin(symbol, _lanes, _lanes)  # type: ignore[misc]
-    def _lowered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def lowered(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, build)(*args, flags=_FUSED)
+
+    cases = [templates.signature(_lanes, _lanes, _lanes)]
+    template = type(build, (templates.ConcreteTemplate,), {"cases": cases})
+    templates.infer_global(symbol)(template)
+    lowers(symbol, _lanes, _lanes)(lowered)
 
 
 for _symbol, _build in (

@@ -138,7 +138,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in 
 
 def plain(array: Floats) -> Floats:
     """One layout for the kernel, so that it is compiled once."""
-    same = np.ascontiguousarray(array, np.float32).view()
+    same: Floats = np.ascontiguousarray(array, np.float32).view()
     same.flags.writeable = False
     return same
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeperc.offline.nets.selective_scan import selective_scan, sequential_scan
+from edgeperc.offline.nets.selective_scan import mamba_scan, selective_scan, sequential_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 SHAPES = [  # batch, groups, channels of each, states, steps
@@ -75,6 +75,15 @@ def test_tiny_and_large_steps(shift: float) -> None:
     tensors = leaves((1, 2, 10, 2, 2000), softplus=True)
     tensors[1] = (tensors[1].detach() + shift).requires_grad_()
     agree(tensors, softplus=True, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("softplus", [False, True])
+def test_the_gpu_kernel_is_the_same_scan(shape: tuple[int, ...], softplus: bool) -> None:
+    if not torch.cuda.is_available() or mamba_scan() is None:
+        pytest.skip("not here: a GPU and mamba_ssm: pip install 'edgeperc[mamba]'")
+    tensors = [each.detach().cuda().requires_grad_() for each in leaves(shape, softplus=softplus)]
+    agree(tensors, softplus=softplus, tolerance=1e-4)
 
 
 def test_gradients_do_not_depend_on_threads() -> None:

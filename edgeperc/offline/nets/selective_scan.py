@@ -8,6 +8,9 @@ arXiv 2312.00752, algorithm 2 and equation 4, with the simplified `step * B` for
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,8 +48,11 @@ def selective_scan(
     if not exporting:
         kernels.check_shapes(u, delta, A, B, C, D, bias)
     if exporting or (u.device.type == "cpu" and u.dtype == torch.float32):
-        y: Tensor = _Scan.apply(u, delta, A, B, C, D, bias, softplus)
+        y: Tensor = _Scan.apply(u, delta, A, B, C, D, bias, softplus)  # type: ignore[no-untyped-call]
         return y
+    mamba = mamba_scan() if u.is_cuda else None
+    if mamba is not None:
+        return mamba(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=softplus)
     return sequential_scan(u, delta, A, B, C, D, bias, softplus=softplus)
 
 
@@ -81,6 +87,17 @@ def sequential_scan(
         y.append((state * gate_out[..., t]).sum(-1))
     skip = 0 if D is None else D[:, None] * u
     return torch.stack(y, -1) + skip
+
+
+@lru_cache
+def mamba_scan() -> Callable[..., Tensor] | None:
+    """mamba_ssm's kernel for GPUs, or None where it is not installed or does not load."""
+    try:
+        module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    except ImportError:
+        return None
+    scan: Callable[..., Tensor] = module.selective_scan_fn
+    return scan
 
 
 class _Scan(torch.autograd.Function):
