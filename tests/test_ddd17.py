@@ -172,3 +172,41 @@ def test_a_packet_cut_short_is_an_error_not_a_guess(tmp_path: Path) -> None:
     assert len(recording.window(10))
     with pytest.raises(DataError, match="cut short"):
         recording.window(5)
+
+
+def picture(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (260, 346)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["img_00000005.png", "0000000005.png"])
+def test_the_picture_of_a_mask_comes_along(tmp_path: Path, name: str) -> None:
+    write_preprocessed(tmp_path / "dir0", events(), [5])
+    (sample,) = open_dataset(str(tmp_path / "dir0"))
+    assert sample.frame is None
+    (tmp_path / "dir0" / "imgs").mkdir()
+    with pytest.raises(DataError, match=r"no img_00000005\.png, of which segmentation_00000005"):
+        list(open_dataset(str(tmp_path / "dir0")))
+    cv2.imwrite(str(tmp_path / "dir0" / "imgs" / name), picture(5))
+    (sample,) = open_dataset(str(tmp_path / "dir0"))
+    assert sample.frame is not None
+    assert np.array_equal(sample.frame.image, picture(5))
+    assert sample.frame.stamp.end_ns == sample.events.stamp.end_ns == 200_000_000
+
+
+def test_pictures_of_originals_are_turned_upright(tmp_path: Path) -> None:
+    path = tmp_path / "rec1487417411.hdf5"
+    write_original(path, events())
+    with h5py.File(path, "r+") as file:
+        rows = file["dvs/data"]
+        kinds = [rows[k, 1][:2].view("<i2")[0] if len(rows[k, 1]) else -1 for k in range(len(rows))]
+        row = [k for k, kind in enumerate(kinds) if kind == 2][4]
+        body = rows[row, 2].copy()
+        body[36:] = (picture(5)[::-1, ::-1].astype("<u2") << 8).reshape(-1).view(np.uint8)
+        rows[row, 2] = body
+    frame = ddd17.Original(path).frame(5)
+    assert np.array_equal(frame.image, picture(5))
+    assert (frame.stamp.start_ns, frame.stamp.end_ns) == (192_000_000, 199_000_000)
+    with h5py.File(path, "r+") as file:
+        file["dvs/data"][row, 2] = body[:1000]
+    with pytest.raises(DataError, match="cut short"):
+        ddd17.Original(path).frame(5)

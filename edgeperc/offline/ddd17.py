@@ -6,12 +6,16 @@ Pre-processed (the set published with ESS), one folder a recording:
     dir0/events.dat.xyp                           int16 (N, 3): x, y, polarity 0 or 1
     dir0/index/index_50ms.npy                     rows (t, index, index 50 ms before), one a picture
     dir0/segmentation_masks/segmentation_00000042.png     (200, 346) for row 41
+    dir0/imgs/img_00000042.png, or dir0/imgs/0000000042.png       the picture, if it is there
 
 Originals: `rec….hdf5` with `dvs/data`, (N, 3) variable-length uint8: host time in digits, header
 and body of one raw cAER packet. Labels are looked for in `rec…/segmentation_masks/` or in
 `segmentation_masks/` beside the file, numbered by the recording's pictures from 1 (inferred from
 the pre-processed set). The camera hung upside down, so events are turned by 180° (as ddd17-utils
 can do and spiker always does; that every recording needs it is inferred).
+
+The 50 ms of events end when a picture was read out, so they lie before and in its exposure; of the
+pre-processed set, that is all that is known of its time.
 
 Sources: uzh-rpg/ess, ddd17-utils (code.ini.uzh.ch/jbinas), libcaer's event headers.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +36,7 @@ from numpy.typing import NDArray
 
 from edgeperc.errors import DataError
 from edgeperc.offline.samples import IGNORE, Dataset, Sample
-from edgeperc.packet import Events, Stamp
+from edgeperc.packet import Events, Frame, Stamp
 
 CLASSES = ("flat", "background", "object", "vegetation", "human", "vehicle")
 WIDTH_PX, HEIGHT_PX, LABELLED_ROWS = 346, 260, 200
@@ -60,7 +65,8 @@ def open_preprocessed(path: Path, split: str) -> Dataset | None:
 
     def read(index: int) -> Sample:
         folder, mask = windows[index]
-        return Sample(events=_preprocessed_window(folder, _number(mask)), labels=read_mask(mask))
+        events = _preprocessed_window(folder, _number(mask))
+        return Sample(events=events, labels=read_mask(mask), frame=_picture(mask, events.stamp))
 
     return Dataset(name="ddd17", classes=CLASSES, size=len(windows), read=read)
 
@@ -78,7 +84,10 @@ def open_originals(path: Path, split: str) -> Dataset | None:
 
     def read(index: int) -> Sample:
         file, mask = windows[index]
-        return Sample(events=recordings(file).window(_number(mask)), labels=read_mask(mask))
+        recording, number = recordings(file), _number(mask)
+        return Sample(
+            events=recording.window(number), labels=read_mask(mask), frame=recording.frame(number)
+        )
 
     return Dataset(name="ddd17", classes=CLASSES, size=len(windows), read=read)
 
@@ -136,6 +145,23 @@ class Original:
             found["p"],
             (picture, start_us, end_us),
             str(self.path),
+        )
+
+    def frame(self, picture: int) -> Frame:
+        """A picture, counted from 1, upright, (260, 346) uint8: the upper half of 16 bits."""
+        row = int(self._frames[picture - 1])
+        header, body = self._packet(row)
+        pixels = body[_FRAME_HEADER_BYTES : _FRAME_HEADER_BYTES + 2 * WIDTH_PX * HEIGHT_PX]
+        if len(pixels) < 2 * WIDTH_PX * HEIGHT_PX:
+            raise DataError(f"{self.path}: the picture in row {row} is cut short")
+        start_us, end_us = (
+            int(_full_time(int(body[at : at + 4].view("<i4")[0]), header)) for at in (12, 16)
+        )
+        return Frame(
+            stamp=Stamp(
+                source=str(self.path), seq=picture, start_ns=1000 * start_us, end_ns=1000 * end_us
+            ),
+            image=np.ascontiguousarray(pixels[1::2].reshape(HEIGHT_PX, WIDTH_PX)[::-1, ::-1]),
         )
 
     def frame_time_us(self, row: int) -> int:
@@ -200,6 +226,20 @@ def _number(mask: Path) -> int:
     if found := re.search(r"_(\d+)$", mask.stem):
         return int(found.group(1))
     raise DataError(f"{mask}: its name does not end in the number of a picture")
+
+
+def _picture(mask: Path, window: Stamp) -> Frame | None:
+    """The picture that a mask is of, grey, where it is there; its time is the window's end."""
+    folder, digits = mask.parents[1] / "imgs", re.sub(r".*_", "", mask.stem)
+    for name in (f"img_{digits}.png", f"{digits.zfill(10)}.png"):
+        if (folder / name).is_file():
+            image: Any = cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE)
+            if image is None or image.shape != (HEIGHT_PX, WIDTH_PX):
+                raise DataError(f"{folder / name}: not a picture of {WIDTH_PX} × {HEIGHT_PX} px")
+            return Frame(stamp=replace(window, start_ns=window.end_ns), image=image)
+    if folder.is_dir():
+        raise DataError(f"{folder}: no img_{digits}.png, of which {mask.name} is the mask")
+    return None
 
 
 @lru_cache(maxsize=2)

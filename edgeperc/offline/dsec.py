@@ -5,6 +5,9 @@
     …/zurich_city_13_a…/…/events.h5               events/{x,y,p,t}, ms_to_idx, t_offset
     …/zurich_city_13_a…/…/rectify_map.h5          rectify_map (480, 640, 2), beside events.h5
 
+Pictures are read where they are: see `edgeperc.offline.dsec_frames`. The layout of ESS, with
+`…/semantic/left/11classes/data/000000.png` and `…/semantic/timestamps.txt`, is read, too.
+
 Labels are in undistorted pixels of the left event camera, without the lowest 40 rows. As ESS and
 SLTNet do, the first six labels of a sequence are skipped and every second one is used, with the
 last 100,000 events before it.
@@ -23,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.errors import DataError
+from edgeperc.offline.dsec_frames import find_pictures, frame_of
 from edgeperc.offline.samples import IGNORE, Dataset, Sample
 from edgeperc.packet import Events, Stamp
 
@@ -33,6 +37,7 @@ CLASSES = (
 WIDTH_PX, HEIGHT_PX = 640, 480
 WINDOW_EVENTS = 100_000
 SKIPPED_LABELS, LABEL_STEP = 6, 2
+ESS = "semantic"
 TRAIN = tuple(f"zurich_city_{number:02}_a" for number in (0, 1, 2, 4, 5, 6, 7, 8))
 TEST = ("zurich_city_13_a", "zurich_city_14_c", "zurich_city_15_a")
 SPLITS = {"train": TRAIN, "valid": TEST, "test": TEST}
@@ -44,6 +49,7 @@ class _Sequence:
     name: str
     labels: Path
     events: Path
+    pictures: Path | None
     label_us: tuple[int, ...]
 
 
@@ -52,14 +58,13 @@ def open_folder(path: Path, split: str) -> Dataset | None:
 
     split `all` takes every sequence found. Raises DataError for a broken or incomplete one.
     """
-    stamps = sorted(path.rglob("*_semantic_timestamps.txt"))
+    names = ("*_semantic_timestamps.txt", f"{ESS}/timestamps.txt")
+    stamps = sorted(file for name in names for file in path.rglob(name))
     if not stamps:
         return None
     wanted = None if split == "all" else SPLITS.get(split, ())
     sequences = [
-        _sequence(path, file)
-        for file in stamps
-        if wanted is None or file.name.removesuffix("_semantic_timestamps.txt") in wanted
+        _sequence(path, file) for file in stamps if wanted is None or _name(file) in wanted
     ]
     if not sequences:
         raise DataError(
@@ -74,11 +79,13 @@ def open_folder(path: Path, split: str) -> Dataset | None:
 
     def read(index: int) -> Sample:
         sequence, label = windows[index]
-        recording = _recording(sequence.events)
+        recording, pictures = _recording(sequence.events), sequence.pictures
+        frame = frame_of(pictures, label, sequence.label_us[label]) if pictures else None
         return Sample(
             events=recording.before(sequence.label_us[label], label),
             labels=_labels(sequence.labels / f"{label:06d}.png"),
             rectify_map=recording.rectify_map,
+            frame=frame,
         )
 
     return Dataset(name="dsec", classes=CLASSES, size=len(windows), read=read)
@@ -142,7 +149,7 @@ _recording = lru_cache(maxsize=1)(Recording)
 
 
 def _sequence(root: Path, stamps: Path) -> _Sequence:
-    name = stamps.name.removesuffix("_semantic_timestamps.txt")
+    name = _name(stamps)
     found = [
         file
         for file in sorted(root.rglob("events.h5"))
@@ -155,11 +162,21 @@ def _sequence(root: Path, stamps: Path) -> _Sequence:
         label_us = np.atleast_1d(np.loadtxt(stamps, dtype=np.int64))
     except ValueError as error:
         raise DataError(f"{stamps}: {error}") from error
-    labels = stamps.parent / "11classes"
+    below = ("11classes", "11classes/data", "left/11classes/data")
+    labels = next((d for d in map(stamps.parent.joinpath, below) if any(d.glob("*.png"))), None)
+    labels = labels or stamps.parent / below[0]
     count = len(list(labels.glob("*.png")))
     if count != len(label_us):
         raise DataError(f"{labels}: {count} labels, but {len(label_us)} times in {stamps.name}")
-    return _Sequence(name, labels, found[0], tuple(int(t) for t in label_us))
+    pictures = find_pictures(root, name)
+    return _Sequence(name, labels, found[0], pictures, tuple(int(t) for t in label_us))
+
+
+def _name(stamps: Path) -> str:
+    """The sequence whose labels' times a file has."""
+    if stamps.parent.name == ESS:
+        return stamps.parent.parent.name
+    return stamps.name.removesuffix("_semantic_timestamps.txt")
 
 
 def _labels(path: Path) -> NDArray[np.uint8]:
