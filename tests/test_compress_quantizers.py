@@ -157,3 +157,16 @@ def test_a_name_that_says_nothing_is_an_error(name: str) -> None:
 def test_export_labels_say_what_runs() -> None:
     labels = {b: make(f"uniform{b}", use="act").export for b in (8, 6, 9)}
     assert labels == {8: "int8", 6: "int8 storage", 9: "accuracy only"}
+
+
+@few
+@given(values(), BITS, SEARCH)
+def test_a_centred_grid_has_zero_in_the_middle_and_reaches_both_ends(
+    seen: Tensor, bits: int, search: str
+) -> None:
+    q = fitted(make(f"centred{bits}-{search}", use="act"), seen)
+    assert float(q.zero) == 2 ** (bits - 1)  # type: ignore[arg-type]
+    assert float(q(torch.zeros(1))) == 0
+    if search == "minmax":
+        step = float(q.scale)  # type: ignore[arg-type]
+        assert float((q(seen) - seen).abs().max()) <= 0.501 * step

@@ -98,7 +98,7 @@ def _quantized(net: Sam | Sam2) -> Simulated:
         for name, site in sim.sites.items()
         if name.startswith("image_encoder") and not any(fits(name, p) for p in subject.keep_fp)
     ]
-    names = {"weight": "uniform8c-minmax", "act": "uniform8-minmax"}
+    names = {"weight": "uniform8c-minmax", "act": "uniform8-minmax", "matmul": "centred8-minmax"}
     quantize(ctx, at, **names, softmax="uniform8-minmax")  # type: ignore[arg-type]
     sim.fold()
     return sim

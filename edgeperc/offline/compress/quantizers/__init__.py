@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from edgeperc.errors import ConfigError
 from edgeperc.offline.compress.quantizers.base import Quantizer
 from edgeperc.offline.compress.quantizers.blocks import Blocks
+from edgeperc.offline.compress.quantizers.centred import Centred
 from edgeperc.offline.compress.quantizers.uniform import Search, Uniform
 
 Use: TypeAlias = Literal["weight", "act", "softmax"]
@@ -35,6 +36,12 @@ class Spec:
 def _uniform(spec: Spec) -> Quantizer:
     symmetric = spec.use == "weight"
     return Uniform(spec.bits, symmetric=symmetric, axis=spec.axis, search=spec.search)
+
+
+def _centred(spec: Spec) -> Quantizer:
+    if spec.axis is not None:
+        raise ConfigError("quantizer 'centred': has one grid for the whole tensor")
+    return Centred(spec.bits, search=spec.search)
 
 
 def _blocks(size: int) -> Callable[[Spec], Quantizer]:
@@ -62,6 +69,7 @@ def _loaded(where: str) -> Callable[[Spec], Quantizer]:
 
 FACTORIES: dict[str, Callable[[Spec], Quantizer]] = {
     "uniform": _uniform,
+    "centred": _centred,
     "log2": _loaded("log_sqrt2:Log2"),
     "log_sqrt2": _loaded("log_sqrt2:LogSqrt2"),
     "agq": _loaded("adaptive_log:AdaptiveLog"),
