@@ -70,12 +70,12 @@ def test_worth_is_what_is_sure_and_stable():
     clear[:8, :8] = 9
     vague = clear / 20
     logits = torch.stack([clear, clear, vague])
-    masks, scores = worth(logits, torch.tensor([0.9, 0.5, 0.9]), SIDE)
+    masks, scores = worth(logits, torch.tensor([0.9, 0.5, 0.9]), SIDE, (0.8, 0.9))
     assert scores.tolist() == pytest.approx([0.9])
     assert masks.shape == (1, SIDE, SIDE)
     assert (masks[0] ^ block(0, 0, 32)).mean() < 0.02
     assert len(worth(logits, torch.tensor([0.9, 0.5, 0.9]), SIDE, (0.4, 0.0))[0]) == 3
-    masks, scores = worth(logits, torch.tensor([0.1, 0.1, 0.1]), SIDE)
+    masks, scores = worth(logits, torch.tensor([0.1, 0.1, 0.1]), SIDE, (0.8, 0.9))
     assert masks.shape == (0, SIDE, SIDE)
     assert scores.shape == (0,)
 

@@ -1,7 +1,7 @@
 """Pseudo-positive labels: from random ellipses to what a network itself takes for objects.
 
     labels = ellipses(3, side_px, rng)                       # (3, S, S)
-    labels = evolve(labels, *worth(logits, ious, side_px), rng)
+    labels = evolve(labels, *worth(logits, ious, side_px, least), rng)
 
 A picture that is synthesised has no truth, so the network's own answers become the labels: those it
 is sure of replace what was there before, until picture and labels agree. Source of the idea: Li et
@@ -24,11 +24,12 @@ from edgeperc.offline.drawn_prompts import ABSENT, FOREGROUND, HALF_PX, PADDING
 
 Masks = NDArray[np.bool_]
 
-SCORE, STABLE, DELTA = 0.8, 0.9, 1.0
-"""An answer counts with a predicted IoU of SCORE, and where the IoU of what it is with logits above
-DELTA and above -DELTA is STABLE."""
+DELTA = 1.0
+"""An answer is stable as far as what it is with logits above DELTA and above -DELTA is the same."""
 
 NEARLY = 0.8
+"""An answer counts with this share of the best predicted IoU, and of the best stability. No fixed
+ones, since small networks never claim as much as SAM."""
 
 OVERLAP = 0.5
 """Of two regions with a higher IoU the better one counts."""
@@ -73,16 +74,13 @@ def stability(logits: Tensor, delta: float = DELTA) -> Tensor:
 
 
 def sureness(ious: Tensor, steady: Tensor) -> tuple[float, float]:
-    """Predicted IoU and stability that answers must have to count, of all answers (N,) there are.
-
-    SCORE and STABLE, or nearly what the best have: small networks never claim as much as SAM.
-    """
-    return min(SCORE, NEARLY * float(ious.max())), min(STABLE, NEARLY * float(steady.max()))
+    """Predicted IoU and stability that answers need to count; of all answers (N,) there are."""
+    return NEARLY * float(ious.max()), NEARLY * float(steady.max())
 
 
 @torch.no_grad()
 def worth(
-    logits: Tensor, ious: Tensor, side_px: int, least: tuple[float, float] = (SCORE, STABLE)
+    logits: Tensor, ious: Tensor, side_px: int, least: tuple[float, float]
 ) -> tuple[Masks, NDArray[np.float32]]:
     """The answers that a network is sure of, as masks (N, S, S), and their scores (N,).
 
