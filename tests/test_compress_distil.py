@@ -154,11 +154,10 @@ def test_a_weight_starts_with_the_codes_it_has_and_crosses_over_when_moved() -> 
     assert not torch.equal(learned.settled().codes.float(), other)
 
 
-def test_a_network_that_rates_no_masks_is_refused() -> None:
+def test_a_network_that_is_not_asked_by_prompts_is_refused() -> None:
     ctx = quantized()
-    run = ctx.subject.run
-    ctx.subject.run = lambda net, sample: {"masks": run(net, sample)["masks"]}  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match="rates no masks"):
+    ctx.samples = [{"voxel": torch.zeros(1, 2, 8, 8)}]
+    with pytest.raises(ConfigError, match="asked by prompts"):
         distil(ctx, choose(ctx.sim.sites, AT), iters=1)
 
 

@@ -57,13 +57,13 @@ def distil(
 
     iters: steps, each on `batch` samples. Rates are Adam's and fall by half a cosine to 0:
     code_rate of weights, in steps of their grid; step_rate of scales, as shares of them; float_rate
-    of biases and norms. Raises ConfigError for a network that is not asked by prompts, ModelError
-    where the error is not finite.
+    of biases and norms. A run that was killed begins this pass anew. Raises ConfigError for a
+    network that is not asked by prompts, ModelError where the error is not finite.
     """
+    if not all("points" in sample for sample in ctx.samples):
+        raise ConfigError("distil: only networks that are asked by prompts learn this way")
     samples = [each for sample in ctx.samples for each in (sample, mirrored(sample))]
     exact = ctx.outputs(samples, exact=True)
-    if "ious" not in exact[0]:
-        raise ConfigError("distil: the network rates no masks, it cannot be asked by prompts")
     generator = torch.Generator().manual_seed(ctx.seed)
     with frozen(ctx.net):
         learnt = Learnt(ctx, {site.name for site in at}, generator)
