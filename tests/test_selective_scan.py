@@ -74,7 +74,7 @@ def test_long_sequences_of_extreme_steps(step: float, noise: bool) -> None:
     arrays = case((1, 1, 2, 2, 50_000 if step == 1e-8 and not noise else 4_000), step=step)
     if not noise:
         arrays = [np.abs(each) for each in arrays]
-        arrays[0][:], arrays[1][:], arrays[5][:] = 1, step, 0
+        arrays[0][:], arrays[1][:], arrays[3][:], arrays[5][:] = 1, step, 0.7, 0
         arrays[2] = -arrays[2]
     assert worst(selective_scan(*arrays), exact(arrays)) < 1e-5
 
