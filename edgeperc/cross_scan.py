@@ -9,20 +9,22 @@ order where they lie. Source: SS2D of VMamba, arXiv 2401.10166; the steps are th
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
-from edgeperc.lanes import LANES, load, spread, store
-from edgeperc.selective_scan import LOG2_E, STEPS, advance, find_steps, plain, share
+from edgeperc.lanes import LANES, load, spread, store, zero_below
+from edgeperc.selective_scan import LOG2_E, NOTHING, STEPS, advance, find_steps, plain, power, share
 
 Floats: TypeAlias = NDArray[np.float32]
 
 DIRECTIONS = 4
 """By rows, by columns, and both backwards."""
+FORGOTTEN = np.float32(3e-4)
+"""Of a state, in a step on average: from here on, plain float32 keeps it to 1e-5 of itself."""
 
 
 def cross_scan(
@@ -60,10 +62,24 @@ def tables_of(step: Floats, a: Floats, skip: Floats, step_bias: Floats) -> tuple
 
 def walk(u: Floats, projected: Floats, tables: tuple[Floats, ...], *, threads: int) -> Floats:
     """As `cross_scan`, with the tables of `tables_of`; shapes are not checked."""
-    y = np.zeros(u.shape, np.float32)
+    y = np.empty(u.shape, np.float32)
+    rank, states = tables[0].shape[2], tables[1].shape[2]
+    order = walks(u.shape[1], u.shape[2])
     for plane, given, out in zip(u, projected, y, strict=True):
-        share(partial(_walk, (plain(plane), plain(given), *tables), out), len(tables[0]), threads)
+        low, gates = _in_order(plain(given), order, rank, states)
+        arrays = plain(plane), low, gates, *tables
+        share(partial(_walk, arrays, order, out), len(tables[0]), threads)
     return y
+
+
+@lru_cache
+def walks(height: int, width: int) -> NDArray[np.int64]:
+    """(4, H * W) pixels, counted by rows, in the order in which each direction visits them."""
+    rows = np.arange(height * width)
+    columns = rows.reshape(height, width).T.reshape(-1)
+    order = np.stack([rows, columns, rows[::-1], columns[::-1]])
+    order.flags.writeable = False
+    return order
 
 
 def _check(
@@ -92,95 +108,159 @@ def _of_tiles(table: Floats, features: int, tiles: int) -> Floats:
 
 
 @kernel()
-def _walk(arrays: tuple[Floats, ...], y: Floats, first: int, last: int) -> None:
-    """Add all directions to the channels of tiles [first, last) of y, (H, W, D)."""
-    u, projected, step, a, skip, step_bias = arrays
+def _in_order(
+    given: Floats, order: NDArray[np.int64], rank: int, states: int
+) -> tuple[Floats, Floats]:
+    """What was projected, in the order of each walk, so that every tile reads it line by line.
+
+    given: (H, W, 4 * (R + 2 * N)). Returns steps of rank R, (4, H * W, R), and b and c of STEPS
+    pixels at a time, (4, n, 2, STEPS, N).
+    """
+    height, width, channels = given.shape
+    cells = height * width
+    low = np.empty((DIRECTIONS, cells, rank), np.float32)
+    gates = np.empty((DIRECTIONS, -(-cells // STEPS), 2, STEPS, states), np.float32)
+    flat = given.reshape(cells, channels)
+    for direction in range(DIRECTIONS):
+        b = DIRECTIONS * rank + direction * states
+        c = b + DIRECTIONS * states
+        for i in range(cells):
+            row = flat[order[direction, i]]
+            for r in range(rank):
+                low[direction, i, r] = row[direction * rank + r]
+            block, t = divmod(i, STEPS)
+            for n in range(states):
+                gates[direction, block, 0, t, n] = row[b + n]
+                gates[direction, block, 1, t, n] = row[c + n]
+    return low, gates
+
+
+@kernel()
+def _walk(
+    arrays: tuple[Floats, ...], order: NDArray[np.int64], y: Floats, first: int, last: int
+) -> None:
+    """Fill the channels of tiles [first, last) of y, (H, W, D), with the sum of all directions.
+
+    A tile is copied to where its pixels lie together: there is room for it in the cache.
+    """
+    u, low, gates, step, a, skip, step_bias = arrays
     height, width, features = u.shape
-    cells, rank, states = height * width, step.shape[2], a.shape[2]
-    memory = np.zeros((2, states, LANES), np.float32)
+    cells = height * width
+    memory = np.zeros((2, a.shape[2], LANES), np.float32)
     coming = np.zeros((STEPS, LANES), np.float32)
     going = np.zeros((STEPS, LANES), np.float32)
     steps = np.zeros((STEPS, LANES), np.float32)
-    gates = np.zeros((2, STEPS, states), np.float32)
     offsets = np.zeros((2, LANES), np.float32)
-    pixels = np.zeros(STEPS, np.int64)
-    given = projected.reshape(cells, projected.shape[2])
+    plane = np.zeros((cells, LANES), np.float32)
+    total = np.zeros((cells, LANES), np.float32)
     for tile in range(first, last):
         lanes = min(LANES, features - tile * LANES)
+        _take(u, tile * LANES, lanes, plane)
+        total[:] = np.float32(0)
         for direction in range(DIRECTIONS):
             memory[:] = np.float32(0)
             offsets[0] = skip[tile, direction, 0]
             offsets[1] = step_bias[tile, direction, 0]
+            pace = a[tile, direction]
             for start in range(0, cells, STEPS):
                 now = min(STEPS, cells - start)
+                here = gates[direction, start // STEPS]
                 for t in range(now):
-                    pixels[t] = pixel_at(start + t, direction, height, width)
-                _take(u, pixels, tile * LANES, lanes, now, coming)
-                _lift(given, pixels, direction * rank, step[tile, direction], now, steps)
-                _gates(given, pixels, direction, rank, now, gates)
+                    store(coming, t * LANES, load(plane, order[direction, start + t] * LANES))
+                _lift(low[direction], start, step[tile, direction], now, steps)
                 find_steps(steps, offsets, now, True)
-                advance(coming, steps, a[tile, direction], gates, offsets, memory, now, going)
-                _add(going, pixels, tile * LANES, lanes, now, y)
+                if forgets(steps, pace, lanes, now):
+                    _advance(coming, steps, pace, here, offsets, memory, now, going)
+                else:
+                    advance(coming, steps, pace, here, offsets, memory, now, going)
+                for t in range(now):
+                    at = order[direction, start + t] * LANES
+                    store(total, at, load(total, at) + load(going, t * LANES))
+        _give(total, tile * LANES, lanes, y)
 
 
 @kernel()
-def pixel_at(i: int, direction: int, height: int, width: int) -> int:
-    """The pixel, counted by rows, that a walk visits i-th."""
-    if direction >= 2:
-        i = height * width - 1 - i
-    return i if direction % 2 == 0 else (i % height) * width + i // height
+def forgets(steps: Floats, pace: Floats, lanes: int, now: int) -> bool:
+    """Whether each state loses enough in these steps that its rounding errors are lost, too.
 
-
-@kernel()
-def _take(
-    plane: Floats, pixels: NDArray[np.int64], first: int, lanes: int, now: int, target: Floats
-) -> None:
-    features = plane.shape[2]
-    flat = plane.reshape(-1)
+    steps: (STEPS, LANES); pace: (N, LANES), a in powers of two.
+    """
+    total = spread(np.float32(0))
     for t in range(now):
-        at = pixels[t] * features + first
-        if lanes == LANES:
-            store(target, t * LANES, load(flat, at))
-        else:
-            for lane in range(lanes):
-                target[t, lane] = flat[at + lane]
+        total = total + load(steps, t * LANES)
+    sums = np.empty(LANES, np.float32)
+    store(sums, 0, total)
+    least = np.float32(FORGOTTEN * LOG2_E) * np.float32(now)
+    for n in range(pace.shape[0]):
+        for lane in range(lanes):
+            if not -pace[n, lane] * sums[lane] >= least:
+                return False
+    return True
 
 
 @kernel()
-def _lift(
-    given: Floats, pixels: NDArray[np.int64], first: int, step: Floats, now: int, steps: Floats
+def _advance(
+    coming: Floats,
+    steps: Floats,
+    pace: Floats,
+    gates: Floats,
+    skip: Floats,
+    memory: Floats,
+    now: int,
+    going: Floats,
 ) -> None:
-    """Steps of a tile from those of rank R. step: (R, LANES)."""
+    """As `edgeperc.selective_scan.advance`, without the memory of what rounding took."""
+    states = pace.shape[0]
+    for t in range(now):
+        size = load(steps, t * LANES)
+        value = load(coming, t * LANES)
+        given = load(skip, 0) * value
+        value = value * size
+        for n in range(states):
+            scale, rest = power(size * load(pace, n * LANES))
+            state = (scale + rest) * load(memory, n * LANES) + value * spread(gates[0, t, n])
+            store(memory, n * LANES, state)
+            given = given + spread(gates[1, t, n]) * state
+        store(going, t * LANES, given)
+    for at in range(0, states * LANES, LANES):
+        state = load(memory, at)
+        store(memory, at, zero_below(state, state, NOTHING))
+        store(memory, states * LANES + at, spread(np.float32(0)))
+
+
+@kernel()
+def _lift(low: Floats, start: int, step: Floats, now: int, steps: Floats) -> None:
+    """Steps of a tile from those of rank R. low: (cells, R) in order; step: (R, LANES)."""
     for t in range(now):
         total = spread(np.float32(0))
         for r in range(step.shape[0]):
-            total = total + spread(given[pixels[t], first + r]) * load(step, r * LANES)
+            total = total + spread(low[start + t, r]) * load(step, r * LANES)
         store(steps, t * LANES, total)
 
 
 @kernel()
-def _gates(
-    given: Floats, pixels: NDArray[np.int64], direction: int, rank: int, now: int, gates: Floats
-) -> None:
-    states = gates.shape[2]
-    b = DIRECTIONS * rank + direction * states
-    c = b + DIRECTIONS * states
-    for t in range(now):
-        for n in range(states):
-            gates[0, t, n] = given[pixels[t], b + n]
-            gates[1, t, n] = given[pixels[t], c + n]
+def _take(source: Floats, first: int, lanes: int, target: Floats) -> None:
+    """Copy channels of (H, W, D) to (cells, LANES)."""
+    features = source.shape[2]
+    flat = source.reshape(-1)
+    for pixel in range(target.shape[0]):
+        at = pixel * features + first
+        if lanes == LANES:
+            store(target, pixel * LANES, load(flat, at))
+        else:
+            for lane in range(lanes):
+                target[pixel, lane] = flat[at + lane]
 
 
 @kernel()
-def _add(
-    source: Floats, pixels: NDArray[np.int64], first: int, lanes: int, now: int, y: Floats
-) -> None:
-    features = y.shape[2]
-    flat = y.reshape(-1)
-    for t in range(now):
-        at = pixels[t] * features + first
+def _give(source: Floats, first: int, lanes: int, target: Floats) -> None:
+    """Undo `_take`."""
+    features = target.shape[2]
+    flat = target.reshape(-1)
+    for pixel in range(source.shape[0]):
+        at = pixel * features + first
         if lanes == LANES:
-            store(flat, at, load(flat, at) + load(source, t * LANES))
+            store(flat, at, load(source, pixel * LANES))
         else:
             for lane in range(lanes):
-                flat[at + lane] += source[t, lane]
+                flat[at + lane] = source[pixel, lane]

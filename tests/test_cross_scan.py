@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgeperc.cross_scan import cross_scan, pixel_at  # noqa: E402
+from edgeperc.cross_scan import cross_scan, walks  # noqa: E402
 from edgeperc.offline.nets.selective_scan import sequential_scan  # noqa: E402
 
 
@@ -77,6 +77,18 @@ def test_agrees_with_permutations_and_plain_scans(sizes, scale):
     assert error(cross_scan(**inputs), plain(**inputs)) < 1e-5
 
 
+@pytest.mark.parametrize("bias", [-3, -7, -12, -16])
+def test_long_walks_of_tiny_steps_lose_nothing(bias):
+    inputs = case(120, 110, 16, 1, 2, seed=1)
+    inputs["step_bias"][:] = bias
+    inputs["step"] *= np.float32(0.1)
+    inputs["skip"][:] = 0
+    inputs["step_bias"][:, ::2] = -2  # neighbours that forget fast
+    found, expected = cross_scan(**inputs), plain(**inputs)
+    off = np.abs(found - expected).max((0, 1, 2)) / np.abs(expected).max((0, 1, 2))
+    assert off.max() < 1e-5  # of each channel's own largest
+
+
 def test_threads_do_not_change_a_bit():
     inputs = case(12, 15, 48, 3, 2)
     assert np.array_equal(cross_scan(**inputs), cross_scan(**inputs, threads=3))
@@ -102,7 +114,7 @@ def test_inputs_are_left_alone_and_may_lie_anyhow():
 
 @pytest.mark.parametrize("direction", range(4))
 def test_each_walk_visits_each_pixel_once(direction):
-    visited = [pixel_at(i, direction, 3, 5) for i in range(15)]
+    visited = walks(3, 5)[direction].tolist()
     assert sorted(visited) == list(range(15))
     assert visited[:2] == [[0, 1], [0, 5], [14, 13], [14, 9]][direction]
 

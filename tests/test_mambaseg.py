@@ -260,6 +260,14 @@ def test_grid_cells_are_those_of_adaptive_pooling(size):
     assert torch.allclose(pooled, F.adaptive_avg_pool2d(x, ddim.GRID), atol=1e-6)
 
 
+@pytest.mark.parametrize(("size", "target"), [(4, 9), (50, 200), (7, 50), (1, 5), (9, 4), (6, 6)])
+def test_enlarging_is_bilinear_interpolation(size, target):
+    x = torch.randn(2, 3, size, 5)
+    expected = F.interpolate(x, (target, 11), mode="bilinear", align_corners=False)
+    found = ddim.enlarge(x.permute(0, 2, 3, 1), target, 11).permute(0, 3, 1, 2)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_odd_channels_change_places():
     half = ddim.ChannelHalf(8, states=1, ratio=1.0, cells=None)
     seen = []

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeperc.offline.nets.ss2d import SS2D, ChannelScan, depthwise
@@ -134,9 +133,25 @@ def on_grid(x: Tensor, scan: nn.Module) -> Tensor:
     height, width = (int(n) for n in x.shape[1:3])
     rows, columns = averages(height).to(x), averages(width).to(x)
     cells = rows @ (columns @ x).permute(0, 3, 1, 2)  # (B, C, GRID, GRID): H and W by products
-    answer = scan(cells.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    wide = F.interpolate(answer, (height, width), mode="bilinear", align_corners=False)
-    return wide.permute(0, 2, 3, 1)
+    return enlarge(scan(cells.permute(0, 2, 3, 1)), height, width)
+
+
+def enlarge(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, h, w, C) to another size, bilinear, corners not aligned: two products, no permuting."""
+    batch, rows, columns, channels = (int(n) for n in x.shape)
+    tall = between(rows, height).to(x) @ x.reshape(batch, rows, columns * channels)
+    return between(columns, width).to(x) @ tall.reshape(batch, height, columns, channels)
+
+
+def between(size: int, target: int) -> Tensor:
+    """(target, size) float32: the weights of a bilinear resizing of one axis."""
+    place = (np.arange(target) + 0.5) * size / target - 0.5
+    place = place.clip(0, size - 1)
+    lower = np.minimum(place.astype(np.int64), max(size - 2, 0))
+    table = np.zeros((target, size), np.float32)
+    table[np.arange(target), lower] = 1 - (place - lower)
+    table[np.arange(target), np.minimum(lower + 1, size - 1)] += place - lower
+    return torch.from_numpy(table)
 
 
 def averages(size: int) -> Tensor:

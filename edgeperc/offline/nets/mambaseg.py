@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeperc.errors import ModelError
-from edgeperc.offline.nets.ddim import Fusion
+from edgeperc.offline.nets.ddim import Fusion, between, enlarge
 from edgeperc.offline.nets.ss2d import ScanWeights
 from edgeperc.offline.nets.vmamba import VMamba
 
@@ -103,7 +103,11 @@ class MambaSeg(nn.Module):
         """frame, events: float32, normalised, of one size."""
         self._check(frame, events)
         logits: Tensor = self.head(self.maps(frame, events))
-        return resize(logits, _sides(frame))
+        height, width = _sides(frame)
+        rows, columns = (
+            between(n, m).to(logits) for n, m in zip(_sides(logits), (height, width), strict=True)
+        )
+        return rows @ (logits @ columns.t())
 
     def maps(self, frame: Tensor, events: Tensor) -> list[Tensor]:
         """What the head sees of each stage: (B, h, w, width)."""
@@ -148,7 +152,8 @@ class Head(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """maps: (B, h, w, width) of each stage."""
         lifted = [lift(x).permute(0, 3, 1, 2) for lift, x in zip(self.lift, maps, strict=True)]
-        wide = [resize(x, _sides(lifted[0])) for x in lifted]
+        size = _sides(lifted[0])
+        wide = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in lifted]
         mixed = self.mix(torch.cat(wide[::-1], dim=1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         logits: Tensor = self.classify(self.drop(F.relu(self.norm(mixed))))
         return logits
@@ -177,16 +182,19 @@ class FoldedHead(nn.Module):
                 folded.weight.copy_(mix @ weight)
                 folded.bias.copy_(mix @ bias + shift / len(mixes))
                 self.lift.append(folded)
-        self.classify = head.classify
+        self.classify = nn.Linear(hidden, head.classify.out_channels)
+        with torch.no_grad():
+            self.classify.weight.copy_(head.classify.weight[..., 0, 0])
+            self.classify.bias.copy_(head.classify.get_parameter("bias"))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """maps: (B, h, w, width) of each stage."""
-        lifted = [lift(x).permute(0, 3, 1, 2) for lift, x in zip(self.lift, maps, strict=True)]
-        total = lifted[0]
-        for x in lifted[1:]:
-            total = total + resize(x, _sides(total))
+        height, width = (int(n) for n in maps[0].shape[1:3])
+        total = self.lift[0](maps[0])
+        for lift, x in zip(list(self.lift)[1:], maps[1:], strict=True):
+            total = total + enlarge(lift(x), height, width)
         logits: Tensor = self.classify(F.relu(total))
-        return logits
+        return logits.permute(0, 3, 1, 2)
 
 
 def folded(net: MambaSeg) -> MambaSeg:
@@ -197,13 +205,6 @@ def folded(net: MambaSeg) -> MambaSeg:
         if isinstance(module, ScanWeights):
             module.fix()
     return net
-
-
-def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, C, h, w) to another size, bilinear, corners not aligned."""
-    if _sides(x) == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _sides(x: Tensor) -> tuple[int, ...]:
