@@ -94,7 +94,12 @@ def open_model(
     if model.card.frames is not None:
         from edgeperc.fusion import FusionSegmenter  # reads the network's graph
 
-        return FusionSegmenter(model, threads=table.threads, providers=table.providers)
+        return FusionSegmenter(
+            model,
+            threads=table.threads,
+            providers=table.providers,
+            whole=table.engine == "onnx",
+        )
     if model.card.task == "detection":
         options = msgspec.structs.asdict(table.detect)
         return Detector(model, threads=table.threads, providers=table.providers, **options)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,8 +11,7 @@ from edgeperc.offline import dsec_frames
 from edgeperc.offline.datasets import open_dataset
 from edgeperc.offline.samples import Sample
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_dsec import NAME, OFFSET_US, write_events, write_labels
+from .test_dsec import NAME, OFFSET_US, write_events, write_labels
 
 TIMES_US = [10_000 * k for k in range(9)]
 CALIBRATION = """\

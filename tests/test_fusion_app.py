@@ -5,59 +5,28 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from edgeperc import render_pairs
 from edgeperc.assemble import assemble
-from edgeperc.config import FileEntry, FrameInput, Input, ModelCard
 from edgeperc.errors import ConfigError
-from edgeperc.offline.export import to_toml
-from edgeperc.offline.export_fusion import export_onnx
-from edgeperc.offline.nets.mambaseg import VARIANTS, MambaSeg
 from edgeperc.packet import Events, Frame, Pair, Stamp
 from edgeperc.plan import Plan
 from edgeperc.replay import Replayed, replay, replay_plan, rig_plan
 from edgeperc.result import LabelMap, ModelRef
 
-CLASSES = ("flat", "background", "object", "vegetation", "human", "vehicle")
-CARD = ModelCard(
-    name="tiny-fusion",
-    task="semantic",
-    summary="random weights",
-    licence="-",
-    source="this test",
-    classes=CLASSES,
-    input=Input(
-        kind="events",
-        represent="voxel-grid",
-        width_px=346,
-        height_px=260,
-        bins=2,
-        window_us=50_000,
-    ),
-    frames=FrameInput(mean=(127.5,), std=(63.75,)),
-    files=(FileEntry(path="tiny.onnx"),),
-)
-TINY = replace(
-    VARIANTS["mambaseg-nano"], bins=2, widths=(4, 4, 8, 8), depths=(1, 1, 1, 1), head_width=8
-)
+from .tiny_fusion import write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a tiny network that nobody trained."""
-    folder = tmp_path_factory.mktemp("tiny-fusion")
-    torch.manual_seed(0)
-    export_onnx(MambaSeg(TINY).eval(), folder / "tiny.onnx", 264, 352)
-    (folder / "model.toml").write_text(to_toml(CARD), encoding="utf-8")
-    return folder
+    return write_model(tmp_path_factory.mktemp("tiny-fusion"))
 
 
 def app_file(folder: Path, model: Path, *, more: str = "", rig: str = "twin") -> Path:

@@ -82,8 +82,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder; for models that take "
-            "prompts `bsds500:`, `camvid:`, `davis-frames:`, `davis:` FOLDER, or `coco:` JSON."
+            help="`twin`, `twin:SEED`, or a DDD17 or DSEC-Semantic folder; for fusion models "
+            "`twin-night` and other conditions; for models that take prompts `bsds500:`, "
+            "`camvid:`, `davis-frames:`, `davis:` FOLDER, or `coco:` JSON."
         ),
     ] = "twin",
     split: Annotated[
@@ -101,6 +102,10 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for masks and pictures of what prompts gave.")
     ] = None,
+    without: Annotated[
+        Literal["nothing", "frames", "events"],
+        typer.Option(help="Leave one input of a fusion model out, as where a sensor died."),
+    ] = "nothing",
     threads: Threads = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -121,6 +126,7 @@ def evaluate(
             threads=threads,
             detector=detector,
             out=out,
+            without=without,
             on_window=lambda done, total: progress.update(task, completed=done, total=total),
         )
     print_json(found.as_json()) if as_json else Console().print(found.table())

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from edgeperc.errors import ConfigError, ModelError
 from edgeperc.offline.datasets import open_dataset
+from edgeperc.offline.evaluate_fusion import FusionEvaluation, Without, evaluate_fusion
 from edgeperc.offline.evaluate_prompts import PromptEvaluation, evaluate_prompts, score_results
 from edgeperc.offline.evaluate_sights import SightEvaluation, evaluate_sights
 from edgeperc.offline.evaluate_video import is_results
@@ -58,15 +59,17 @@ def evaluate(
     threads: int = 2,
     detector: str | None = None,
     out: Path | None = None,
+    without: Without = "nothing",
     on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> Evaluation | SightEvaluation | PromptEvaluation:
+) -> Evaluation | FusionEvaluation | SightEvaluation | PromptEvaluation:
     """Run a model (name or folder) over a data set (see `open_dataset`) and score it.
 
     A model of frames is scored on the twin's avenues, and split, limit and engine mean nothing.
     For a promptable one, or a folder of results of videos, see `edgeperc.offline.evaluate_prompts`;
-    detector and out are for these only. on_window is called with (done, total) after each window.
-    Raises ConfigError if the classes differ, ModelError for a model that cannot run, DataError for
-    data that cannot be read.
+    detector and out are for these only. For one that fuses frames with events see
+    `edgeperc.offline.evaluate_fusion`; without is for these only. on_window is called with
+    (done, total) after each window. Raises ConfigError if the classes differ, ModelError for a
+    model that cannot run, DataError for data that cannot be read.
     """
     if is_results(Path(model)):
         return score_results(Path(model), data, on_picture=on_window)
@@ -84,6 +87,18 @@ def evaluate(
         )
     if detector is not None or out is not None:
         raise ConfigError(f"{folder.card.name} takes no prompts: --detector and --out do nothing")
+    if folder.card.frames is not None:
+        return evaluate_fusion(
+            folder,
+            data,
+            split=split,
+            limit=limit,
+            threads=threads,
+            without=without,
+            on_window=on_window,
+        )
+    if without != "nothing":
+        raise ConfigError(f"{folder.card.name} has one input: --without does nothing")
     if folder.card.input.kind == "frame":
         return evaluate_sights(folder, data, threads=threads, on_picture=on_window)
     dataset = open_dataset(data, split=split, limit=limit)
