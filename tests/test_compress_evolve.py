@@ -47,12 +47,17 @@ def test_ellipses_are_objects_in_one_piece(side):
     assert (masks != ellipses(60, side, rng(1))).any()
     rows, columns = masks.any(2).sum(1), masks.any(1).sum(1)
     assert (np.maximum(rows, columns) > 1.5 * np.minimum(rows, columns)).any()
+    inside = [mask[mask.any(1)][:, mask.any(0)] for mask in masks]
+    tilted = [(each != each[:, ::-1]).mean() > 0.02 for each in inside]
+    assert np.mean(tilted) > 0.5
 
 
 def test_one_click_in_each_cell():
     points, labels = grid_clicks(3, 63, rng())
     x, y = points[:, 0].add(0.5).unbind(1)
     assert (x.div(21).floor() + 3 * y.div(21).floor()).tolist() == list(range(9))
+    # Each pixel's middle is at a whole number, so the picture begins at -0.5.
+    assert (points[0, 0] + 0.5).tolist() == pytest.approx((21 * rng().random(2)).tolist())
     assert labels.tolist() == [[1.0, -1.0, -2.0]] * 9
     assert not torch.equal(points, grid_clicks(3, 63, rng(1))[0])
 
@@ -78,6 +83,15 @@ def test_worth_is_what_is_sure_and_stable():
     masks, scores = worth(logits, torch.tensor([0.1, 0.1, 0.1]), SIDE, (0.8, 0.9))
     assert masks.shape == (0, SIDE, SIDE)
     assert scores.shape == (0,)
+
+
+def test_a_mask_is_what_lies_above_0_and_counts_by_iou_and_stability():
+    edge = torch.full((1, 16, 16), -2.0)
+    edge[0, :8, :8], edge[0, :8, 8:10] = 2, 0.5  # 64 are surely in it, 16 are not sure
+    masks, scores = worth(edge, torch.tensor([0.9]), 16, (0.0, 0.0))
+    assert masks[0, :8, :10].all()
+    assert masks.sum() == 80
+    assert scores.tolist() == pytest.approx([0.9 * 64 / 80])
 
 
 def test_what_is_sure_depends_on_the_network():
@@ -109,6 +123,12 @@ def test_the_same_answer_counts_once_and_what_it_is_unlike_stays():
     answer, again = block(20, 4, 9), block(21, 4, 9)
     after = evolve(CURRENT, found(again, answer), np.float32([0.85, 0.9]), rng())
     assert (after == found(answer, CURRENT[0])).all()
+
+
+def test_answers_that_overlap_a_little_both_stay():
+    one, other = block(20, 4, 10), block(20, 9, 10)  # a third of both together
+    after = evolve(CURRENT, found(one, other), np.float32([0.95, 0.9]), rng())
+    assert (after == found(one, other)).all()
 
 
 def test_an_answer_to_a_label_replaces_it():
