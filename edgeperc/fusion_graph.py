@@ -10,6 +10,7 @@ them; elsewhere the file is taken as it is, in which each scan is a function of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -45,17 +46,18 @@ class Graph(Protocol):
 class CutGraph:
     """Pieces in onnxruntime's CPU provider, the scans between them in numba.
 
-    Raises ModelError if the file is no network, or holds a weight that is not finite.
+    profile: folder where onnxruntime notes the time of each operator; see `operator_times`. Raises
+    ModelError if the file is no network, or holds a weight that is not finite.
     """
 
     name = "onnxruntime, cut at its scans"
     provider = "CPUExecutionProvider"
     precision = "fp32"
 
-    def __init__(self, path: Path, *, threads: int = 2) -> None:
+    def __init__(self, path: Path, *, threads: int = 2, profile: Path | None = None) -> None:
         with blame(str(path)):
             self.cut = cut(_bytes(path))
-        self._sessions = [_session(path, piece, threads) for piece in self.cut.pieces]
+        self._sessions = [_session(path, piece, threads, profile) for piece in self.cut.pieces]
         self._kernels = {
             scan.output: _kernel(scan, threads) for piece in self.cut.pieces for scan in piece.scans
         }
@@ -71,6 +73,16 @@ class CutGraph:
             for scan in piece.scans:
                 at[scan.output] = self._kernels[scan.output](at)
         return at[self.cut.outputs[0]]
+
+    def operator_times(self) -> dict[str, float]:
+        """Seconds by kind of operator, of all calls so far, where a profile was asked for."""
+        seconds: dict[str, float] = {}
+        for session in filter(None, self._sessions):
+            for event in json.loads(Path(session.end_profiling()).read_text()):
+                kind = event.get("args", {}).get("op_name")
+                if kind and event["name"].endswith("_kernel_time"):
+                    seconds[kind] = seconds.get(kind, 0.0) + event["dur"] / 1e6
+        return seconds
 
     def close(self) -> None:
         """Free the network; may be called twice."""
@@ -117,7 +129,9 @@ def _bytes(path: Path) -> bytes:
         raise ModelError(f"{path}: {error.strerror}") from None
 
 
-def _session(path: Path, piece: Piece, threads: int) -> ort.InferenceSession | None:
+def _session(
+    path: Path, piece: Piece, threads: int, profile: Path | None
+) -> ort.InferenceSession | None:
     """A session for a piece; None if it has nothing to do."""
     if not piece.outputs:
         return None
@@ -125,6 +139,9 @@ def _session(path: Path, piece: Piece, threads: int) -> ort.InferenceSession | N
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters comes as an exception
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "piece")
     # Spinning workers would take the cores from the scans, and from the sensor threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

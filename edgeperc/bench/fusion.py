@@ -1,4 +1,4 @@
-"""Frames and events together: how fast the scans are that MambaSeg is made of."""
+"""Frames and events together: how fast MambaSeg is, and the scans that it is made of."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import importlib
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
 
+_PARTS = ("bench_scan", "bench_fusion")
+
 
 def measure(figures: Figures, _recording: object = None) -> None:
-    """scan_speedup_encoder and scan_speedup_16state. Raises ConfigError without torch."""
+    """Speed-ups of the scans, and the network as a whole. Raises ConfigError without torch."""
     try:
-        bench_scan = importlib.import_module("edgeperc.offline.bench_scan")
+        parts = [importlib.import_module(f"edgeperc.offline.{name}") for name in _PARTS]
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("edgeperc"):
             raise
         raise ConfigError(
             f"bench fusion needs {error.name}", hint="pip install 'edgeperc[offline]'"
         ) from None
-    bench_scan.measure(figures)
+    for part in parts:
+        part.measure(figures)
