@@ -159,7 +159,7 @@ def test_a_network_that_cannot_be_written_is_refused_before_anything_runs(tmp_pa
     subject = subject_for(SLTNet(6, width=8, blocks=(1, 1, 1)))
     every = Step(kind="quantize", at=("*",), role="quantize", options={})
     recipe = Recipe(**{**_fields(QUICK), "passes": (every,)})
-    with pytest.raises(ModelError, match="only promptable networks can be written"):
+    with pytest.raises(ModelError, match="only promptable networks, and SLTNet folded"):
         command.compress(subject, recipe, tmp_path / "out")
     assert not any("quantizer" in name for name, _ in subject.net.named_modules())
     assert list(tmp_path.iterdir()) == []

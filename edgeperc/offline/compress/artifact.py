@@ -10,7 +10,7 @@ and renamed at the end. What the graphs are is in a module for each kind of netw
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,22 +18,26 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from edgeperc.config import ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.offline.compress import artifact_promptable
+from edgeperc.offline.compress import artifact_promptable, artifact_semantic
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import described
+from edgeperc.offline.compress.report_sites import stored_as
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.written import AGREEMENT, Written
 from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
+from edgeperc.offline.nets.sltnet_folded import FoldedSLTNet
 
 OPSET = 21
+MOVED = 1e-6
+"""Share by which an input moves: a few roundings of float32."""
 
 
 class Kind(Protocol):
@@ -52,8 +56,15 @@ class Kind(Protocol):
     ) -> Written:
         """Write all files of the network, and hold them to it."""
 
-    def write_exact(self, exact: nn.Module, folder: Path) -> dict[str, int]:
+    def write_exact(
+        self, exact: nn.Module, folder: Path, samples: Sequence[Sample]
+    ) -> dict[str, int]:
         """Write the network as it was before, and say how large its files are, by role."""
+
+    def alike(
+        self, exact: dict[str, Tensor], answer: dict[str, Tensor], sample: Sample
+    ) -> tuple[int, int]:
+        """How many pixels are answered as in full precision, of how many."""
 
     def drawn(
         self, ctx: Context, nets: Mapping[str, nn.Module], sample: Sample
@@ -90,7 +101,9 @@ def write(
             raise ModelError(
                 f"the files answer otherwise than the simulated network: {kind.MEASURE} "
                 f"{written.agreement:.4f}, {written.wanted:g} is asked for",
-                hint="more bits; or say what you accept: min_agreement in [accept] of the recipe",
+                hint=f"the simulated network agrees with itself by {steadiness(ctx):.4f} where its "
+                "input moves by a millionth; more bits, or say what you accept: min_agreement in "
+                "[accept] of the recipe",
             )
         _json(scratch / "quant.json", quant_table(ctx, ledger, written, opset))
         _json(scratch / "ledger.json", ledger.as_json())
@@ -108,15 +121,37 @@ def kind_of(subject: Subject) -> Kind:
     """
     if isinstance(subject.net, Sam | Sam2):
         return artifact_promptable
+    if isinstance(subject.net, FoldedSLTNet) and getattr(subject, "card", None) is not None:
+        return artifact_semantic
     raise ModelError(
-        f"{subject.name}: only promptable networks can be written as an artifact so far",
+        f"{subject.name}: only promptable networks, and SLTNet folded for inference, can be written"
+        " as an artifact so far",
         hint="--dry-run shows what each site would get; see docs/compression.md",
     )
+
+
+@torch.no_grad()
+def steadiness(ctx: Context) -> float:
+    """Agreement of a simulated network with itself where its input moves by `MOVED`.
+
+    With few bits this is below 1: sums in another order turn roundings over, here as in a file.
+    """
+    kind, run = kind_of(ctx.subject), ctx.subject.run
+    same = total = 0
+    for sample in ctx.held_out:
+        name = "voxel" if "voxel" in sample else "picture"
+        moved = {**sample, name: sample[name] * (1 + MOVED)}
+        equal, of = kind.alike(run(ctx.net, sample), run(ctx.net, moved), sample)
+        same, total = same + equal, total + of
+    return same / total if total else 1.0
 
 
 def quant_table(ctx: Context, ledger: Ledger, written: Written, opset: int) -> dict[str, Any]:
     """What stands where, for quant.json; the same recipe, seed and samples give the same."""
     sites = {name: described(ctx, name) for name in ctx.sim.sites}
+    integers = any(each["in integers"] for each in written.kinds.values())
+    for grid in (grid for site in sites.values() for grid in site.values()):
+        grid["export"] = stored_as(grid["export"], integers=integers)
     return {
         "model": ctx.subject.name,
         "recipe": ledger.recipe,
@@ -128,16 +163,17 @@ def quant_table(ctx: Context, ledger: Ledger, written: Written, opset: int) -> d
         "agreement_lowered_by_recipe": written.wanted < AGREEMENT,
         "runs_in_integers": written.kinds,
         "convolutions": written.convolutions,
-        "labels": labels(ctx.sim),
+        "labels": labels(ctx.sim, integers=integers),
         "sites": {name: found for name, found in sites.items() if found},
     }
 
 
-def labels(sim: Simulated) -> dict[str, int]:
+def labels(sim: Simulated, *, integers: bool = True) -> dict[str, int]:
     """How many quantizers run with integers, are stored in int8 alone, or are for accuracy only."""
     counts: dict[str, int] = {}
     for q in sim.quantizers.values():
-        counts[q.export] = counts.get(q.export, 0) + 1
+        label = stored_as(q.export, integers=integers)
+        counts[label] = counts.get(label, 0) + 1
     return counts
 
 

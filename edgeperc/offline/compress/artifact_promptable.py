@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,18 @@ def write_files(
     return written
 
 
-def write_exact(exact: nn.Module, folder: Path) -> dict[str, int]:
+def alike(exact: dict[str, Tensor], answer: dict[str, Tensor], sample: Sample) -> tuple[int, int]:
+    """Pixels of the masks that a user gets that are in full precision's too, of those in either."""
+    both = either = 0
+    for index in range(len(sample["points"])):
+        which = _chosen(exact, sample, index)
+        wanted, found = exact["masks"][index, which] > 0, answer["masks"][index, which] > 0
+        both += int((found & wanted).sum())
+        either += int((found | wanted).sum())
+    return both, either
+
+
+def write_exact(exact: nn.Module, folder: Path, samples: Sequence[Sample]) -> dict[str, int]:
     """Write encoder and decoder of the network as it was; their sizes in bytes by role."""
     net = cast("Sam | Sam2", exact)
     sizes = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +17,26 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgeperc.bench.onnx_pair import Timed, paired
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
+from edgeperc.offline.compress.report_sites import (
+    DASH,
+    error_table,
+    label_table,
+    labels_by_group,
+    site_errors,
+    weight_errors,
+)
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.written import AGREEMENT, Written
 
 NAMES = ("full precision", "round to nearest", "this recipe")
 PICTURES = 3
-WORST = 20
-DASH = "–"
 
 
 @dataclass(slots=True)
@@ -40,6 +47,8 @@ class Facts:
     bytes: dict[str, int] = field(default_factory=dict)
     timed: Timed | None = None
     site_errors: dict[str, float] = field(default_factory=dict)
+    weight_errors: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def write(
@@ -59,10 +68,17 @@ def write(
     facts.scores["full precision"] = ledger.scores.get("full precision", {})
     facts.scores["this recipe"] = ledger.scores.get("compressed", {})
     facts.site_errors = site_errors(ctx)
+    facts.groups = labels_by_group(ctx.sim)
     if exact is not None:
         plain = round_to_nearest(ctx, ledger, exact)
         facts.scores["round to nearest"] = ctx.subject.score(plain.net, ctx.held_out)
         nets = dict(zip(NAMES, (exact, plain.net, ctx.net), strict=True))
+        for name, net in nets.items():
+            facts.scores[name] = {
+                **facts.scores[name],
+                "as full precision": likeness(ctx, exact, net),
+            }
+        facts.weight_errors = weight_errors(ctx, ledger, exact)
         _picture(ctx, nets, folder / "masks.png")
         _against_float(ctx, exact, folder, facts, time_it)
     text = markdown(ctx, ledger, written, facts)
@@ -98,34 +114,23 @@ def plainly(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def site_errors(ctx: Context) -> dict[str, float]:
-    """Squared error of what each site's input or value grid does to it, as a share of the power.
+def likeness(ctx: Context, exact: nn.Module, net: nn.Module) -> float:
+    """Share of pixels that a network answers as in full precision, of the held-out samples."""
+    from edgeperc.offline.compress.artifact import kind_of
 
-    Of the first held-out sample, each site given what the network without rounding gives it.
-    """
-    grids = {
-        key.removesuffix(":input"): q
-        for key, q in ctx.sim.quantizers.items()
-        if not key.endswith(":weight")
-    }
-    lost, power = dict.fromkeys(grids, 0.0), dict.fromkeys(grids, 0.0)
-
-    def visit(name: str, values: Tensor) -> None:
-        grid = grids[name]
-        rounded = grid.dequantize(grid.quantize(values))
-        lost[name] += float((rounded - values).square().sum())
-        power[name] += float(values.square().sum())
-
-    with ctx.sim.off():
-        ctx.stream(grids, visit, ctx.held_out[:1])
-    found = {name: lost[name] / power[name] for name in grids if power[name]}
-    return dict(sorted(found.items(), key=lambda each: -each[1]))
+    kind = kind_of(ctx.subject)
+    same = total = 0
+    for sample in ctx.held_out:
+        wanted, found = (ctx.subject.run(each, sample) for each in (exact, net))
+        equal, of = kind.alike(wanted, found, sample)
+        same, total = same + equal, total + of
+    return same / total if total else 1.0
 
 
 def markdown(ctx: Context, ledger: Ledger, written: Written, facts: Facts) -> str:
     """The report."""
     keys = list(dict.fromkeys(name for each in facts.scores.values() for name in each))
-    head = ["", "bits", "MB", "encoder ms", *keys]
+    head = ["", "bits", "MB", "ms", *keys]
     lines = [f"# {ledger.model}, recipe {ledger.recipe}", ""]
     lines += [_row(head), _row(["---"] * len(head))]
     bits = _bits(ctx.sim)
@@ -144,13 +149,9 @@ def markdown(ctx: Context, ledger: Ledger, written: Written, facts: Facts) -> st
             )
         )
     lines += ["", *_notes(ledger, written, facts), ""]
-    if facts.site_errors:
-        lines += ["## Error of each input and value, worst first", "", "| site | share |"]
-        lines.append("|---|---|")
-        worst = list(facts.site_errors.items())[:WORST]
-        lines += [f"| {name} | {share:.2e} |" for name, share in worst]
-        rest = len(facts.site_errors) - len(worst)
-        lines += [f"\n{rest} more are smaller."] if rest else []
+    integers = any(each["in integers"] for each in written.kinds.values())
+    lines += label_table(facts.groups, integers=integers)
+    lines += error_table(facts.site_errors, facts.weight_errors)
     return "\n".join([*lines, ""])
 
 
@@ -168,13 +169,15 @@ def _notes(ledger: Ledger, written: Written, facts: Facts) -> list[str]:
         _agreement(written),
         f"- Products and convolutions on codes: {integers}. What is not is computed in float."
         f" Convolutions: {written.convolutions}.",
-        "- MB: encoder and decoder. Plain rounding has the file size of the recipe.",
+        f"- MB: {' and '.join(written.kinds)}. Plain rounding has the file size of the recipe. As"
+        " full precision: of masks their IoU, of labels the share of equal pixels.",
     ]
     if in_4_bits:
         notes.append(f"- Products of floats with weights stored in 4 bits: {in_4_bits}.")
     if facts.timed:
         notes.append(
-            f"- Encoder {facts.timed.speedup:.2f} times as fast as in full precision, here, onnx"
+            f"- ms: of the {next(iter(written.kinds))}, {facts.timed.speedup:.2f} times as fast as"
+            f" in full precision, here, onnx"
             f"runtime's CPU provider, one thread, processor time, by turns in two processes; load "
             f"{facts.timed.load:.1f}, the same file took up to {100 * facts.timed.uneven:.0f} % "
             f"longer or shorter the second time."
@@ -187,9 +190,7 @@ def _agreement(written: Written) -> str:
     asked = f"{written.wanted:g} is asked for"
     if written.wanted < AGREEMENT:
         asked = f"the recipe's min_agreement of {written.wanted:g} is in place of {AGREEMENT:g}"
-    return (
-        f"- Masks of the files and of the simulated network: IoU {written.agreement:.4f}; {asked}."
-    )
+    return f"- Agreement of the files with the simulated network: {written.agreement:.4f}; {asked}."
 
 
 def _latency(name: str, timed: Timed | None) -> str:
@@ -219,7 +220,7 @@ def _against_float(ctx: Context, exact: Any, folder: Path, facts: Facts, time_it
 
     kind = kind_of(ctx.subject)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        sizes = kind.write_exact(exact, Path(scratch))
+        sizes = kind.write_exact(exact, Path(scratch), ctx.held_out)
         facts.bytes["full precision"] = sum(sizes.values())
         facts.bytes["this recipe"] = sum((folder / f"{role}.onnx").stat().st_size for role in sizes)
         if time_it:

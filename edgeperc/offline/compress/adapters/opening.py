@@ -14,13 +14,14 @@ from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.compress.adapters import Subject
 from edgeperc.offline.compress.adapters.sam import SamSubject
 from edgeperc.offline.compress.adapters.sam2 import Sam2Subject
-from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
+from edgeperc.offline.compress.adapters.sltnet import SltnetSubject, folded
 from edgeperc.offline.export_prompt import load_net
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.offline.nets.sam_variants import architectures, identify, load_published
 from edgeperc.offline.nets.sltnet import SLTNet
 from edgeperc.offline.nets.sltnet_keys import load_sltnet
+from edgeperc.places import sha256
 
 
 def subject_of(model: str, weights: Path | None) -> Subject:
@@ -37,7 +38,11 @@ def subject_of(model: str, weights: Path | None) -> Subject:
     if weights is not None and model in known:
         return subject_for(load_published(read_checkpoint(weights), model))
     path = weights or Path(model)
-    return subject_for(_network(path), name=path.stem if weights is None else model)
+    name = path.stem if weights is None else model
+    net = _network(path)
+    return (
+        folded(net, name, sha256(path)) if isinstance(net, SLTNet) else subject_for(net, name=name)
+    )
 
 
 def subject_for(net: nn.Module, *, name: str = "") -> Subject:
