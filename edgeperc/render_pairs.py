@@ -1,6 +1,7 @@
-"""Frames beside their events as a video, with what was found drawn over both.
+"""Frames beside their events as a video, with what was found.
 
 +---------------------+---------------------+
+| the result over the | and under the       |
 | frame, or grey      | events: brighter    |
 | where there is none | red, darker blue    |
 +---------------------+---------------------+
@@ -56,18 +57,16 @@ class RenderPairs:
 
 
 def side_by_side(pair: Pair, result: Result) -> Picture:
-    """Frame and events beside each other, (H, 2 W, 3) RGB uint8, the result over both."""
-    events = draw_events(pair.events)
-    if pair.frame is None:
-        image = np.full(events.shape[:2], NO_FRAME, np.uint8)
-    else:
-        image = pair.frame.image
-    return np.concatenate([draw(image, [result]), draw(events, [result])], axis=1)
+    """The result over the frame, and under the events: (H, 2 W, 3) RGB uint8."""
+    size = (pair.events.height_px, pair.events.width_px)
+    image = np.full(size, NO_FRAME, np.uint8) if pair.frame is None else pair.frame.image
+    found = draw(np.full(size, NO_EVENT, np.uint8), [result])
+    return np.concatenate([draw(image, [result]), draw_events(pair.events, found)], axis=1)
 
 
-def draw_events(events: Events) -> NDArray[np.uint8]:
-    """Each pixel in the colour of its last event, (H, W, 3) RGB uint8."""
-    picture = np.full((events.height_px, events.width_px, 3), NO_EVENT, np.uint8)
+def draw_events(events: Events, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of a picture, (H, W, 3) RGB uint8, with each pixel's last event in its colour."""
+    picture = picture.copy()
     colours = np.array([DARKER, BRIGHTER], np.uint8)
     picture[events.y, events.x] = colours[events.p.astype(np.intp)]
     return picture

@@ -123,7 +123,8 @@ def test_events_are_drawn_in_the_colour_of_the_last_one_beside_the_frame() -> No
         width_px=4,
         height_px=3,
     )
-    picture = render_pairs.draw_events(events)
+    dark = np.full((3, 4, 3), render_pairs.NO_EVENT, np.uint8)
+    picture = render_pairs.draw_events(events, dark)
     assert tuple(picture[1, 0]) == render_pairs.DARKER
     assert tuple(picture[0, 2]) == render_pairs.BRIGHTER
     assert (picture[2] == render_pairs.NO_EVENT).all()
@@ -137,5 +138,6 @@ def test_events_are_drawn_in_the_colour_of_the_last_one_beside_the_frame() -> No
     whole = render_pairs.side_by_side(Pair(stamp=stamp, frame=frame, events=events), unknown)
     assert (whole[:, :4] == 200).all()
     assert (whole[:, 4:] == picture).all()
+    assert (dark == render_pairs.NO_EVENT).all()
     alone = render_pairs.side_by_side(Pair(stamp=stamp, frame=None, events=events), unknown)
     assert (alone[:, :4] == render_pairs.NO_FRAME).all()
