@@ -27,7 +27,7 @@ from edgeperc.offline.compress.quantize import channel_axis
 from edgeperc.offline.compress.quantizers.base import Quantizer
 from edgeperc.offline.compress.quantizers.blocks import STORED_BITS, Blocks
 from edgeperc.offline.compress.quantizers.uniform import Uniform
-from edgeperc.offline.compress.simulate import INPUT
+from edgeperc.offline.compress.simulate import INPUT, OUTPUT
 from edgeperc.offline.nets.tinyvit import ConvNorm
 
 BYTE = 8
@@ -44,6 +44,7 @@ def prepared(net: nn.Module) -> Iterator[tuple[nn.Module, Rows]]:
     rows = Rows()
     with torch.no_grad():
         _norms_into_weights(copied)
+        _outputs_into_weights(copied)
         for layer in list(copied.modules()):
             if parametrize.is_parametrized(layer, "weight"):
                 _plain_weight(layer, rows)
@@ -104,6 +105,37 @@ def _norms_into_weights(net: nn.Module) -> None:
         each.add_module("bn", nn.Identity())
 
 
+def _outputs_into_weights(net: nn.Module) -> None:
+    """Grids of what convolutions give into their weights: these give codes then, of step 1.
+
+    A runtime's convolution has one step for all that it gives, a grid for each channel has many.
+    """
+    for each in list(net.modules()):
+        grid = getattr(each, OUTPUT, None)
+        if isinstance(grid, Uniform):
+            conv: Any = each.c if isinstance(each, ConvNorm) else each
+            bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+            _scale_rows(conv, 1 / grid.scale.expand(conv.out_channels))
+            conv.bias = nn.Parameter(bias / grid.scale + grid.zero, requires_grad=False)
+            each.add_module(OUTPUT, FromCodes(grid, conv.out_channels))
+
+
+class FromCodes(nn.Module):
+    """Values (B, C, H, W) in steps, from zero up, to the codes that are nearest, and to values."""
+
+    def __init__(self, grid: Uniform, channels: int) -> None:
+        super().__init__()
+        self.least, self.most = grid.codes
+        self.register_buffer("scale", grid.scale.expand(channels).view(-1, 1, 1).clone())
+        self.register_buffer("zero", grid.zero.expand(channels).view(-1, 1, 1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float32."""
+        given: Any = self
+        found: Tensor = _from_codes(x, given.scale, given.zero, self.most)
+        return found
+
+
 def _scale_rows(conv: Any, gain: Tensor) -> None:
     column = gain[:, None, None, None]
     if not parametrize.is_parametrized(conv, "weight"):
@@ -131,6 +163,29 @@ def _codes(x: Tensor, scale: float, zero: int, low: int, high: int) -> Tensor:
     return (torch.clamp(torch.round(x / scale) + zero, low, high) - zero) * scale
 
 
+@torch.library.custom_op("edgeperc::from_codes", mutates_args=())
+def _from_codes(x: Tensor, scale: Tensor, zero: Tensor, most: int) -> Tensor:
+    """Onto whole numbers and to values, channel by channel; in a graph `_of_channels`."""
+    return (torch.clamp(torch.round(x), 0, most) - zero) * scale
+
+
+def _of_channels(g: Any, x: Any, scale: Any, zero: Any, most: Any) -> Any:
+    """QuantizeLinear and DequantizeLinear of step 1, then the zero point and step of each channel:
+    a DequantizeLinear with many steps runs slowly where channels come last.
+    """
+    high = _constant(most, "i")
+
+    def constant(value: float, dtype: torch.dtype) -> Any:
+        return g.op("Constant", value_t=torch.tensor(value, dtype=dtype))
+
+    grid = (constant(1.0, torch.float32), constant(0, torch.uint8))
+    codes = g.op("QuantizeLinear", x, *grid)
+    if high < 2**BYTE - 1:
+        codes = g.op("Clip", codes, constant(0, torch.uint8), constant(high, torch.uint8))
+    whole = g.op("DequantizeLinear", codes, *grid)
+    return g.op("Mul", g.op("Sub", whole, zero), scale).setType(x.type())
+
+
 def _constant(value: Any, kind: Any) -> Any:
     return symbolic_helper._maybe_get_const(value, kind)
 
@@ -153,4 +208,7 @@ def _symbolic(g: Any, x: Any, *grid: Any) -> Any:
 
 torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
     "edgeperc::codes", _symbolic, 17
+)
+torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
+    "edgeperc::from_codes", _of_channels, 17
 )

@@ -20,9 +20,10 @@ from edgeperc.offline.compress.graph.convolutions import Range, convolutions
 from edgeperc.offline.compress.graph.editing import Graph, Values
 from edgeperc.offline.compress.graph.int4 import in_blocks
 from edgeperc.offline.compress.graph.movement import codes_first
+from edgeperc.offline.compress.graph.pixels import convolutions_as_products
 from edgeperc.offline.compress.graph.pooling import pooled_in_place
 from edgeperc.offline.compress.graph.thirds import thirds
-from edgeperc.offline.compress.graph.weights import Rows, weights_as_codes
+from edgeperc.offline.compress.graph.weights import Rows, handed_on_in_float, weights_as_codes
 
 TRACED_OPSET = 20
 KINDS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -45,10 +46,12 @@ def in_integers(
     thirds(graph)
     in_4_bits = in_blocks(graph, rows.blocks, rounded=rounded)
     pooled_in_place(graph)
+    convolutions_as_products(graph, rows, ranges)
     integer_products(graph)
     weights_as_codes(graph, rows)
     convolutions(graph, ranges)
     codes_first(graph)
+    handed_on_in_float(graph)
     model = graph.close()  # before it is counted: what was replaced is gone
     on_codes = [node for node in graph.all(*KINDS) if _on_codes(graph, node)]
     products = len(graph.all(*KINDS)) + in_4_bits
@@ -59,10 +62,11 @@ def in_integers(
 def observed(model: onnx.ModelProto, samples: Sequence[Mapping[str, Values]]) -> dict[str, Range]:
     """Least and largest value of what each convolution gives for some inputs, by its name.
 
-    A convolution runs in integers only if what it gives is rounded, too, which is not simulated.
+    A convolution runs in integers only if what it gives is rounded, too. None at all where the
+    network rounds what some of them give by itself: then it knows what is rounded.
     """
     names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
-    if not names:
+    if not names or _simulated(model, names):
         return {}
     looked = onnx.ModelProto()
     looked.CopyFrom(model)
@@ -82,6 +86,12 @@ def observed(model: onnx.ModelProto, samples: Sequence[Mapping[str, Values]]) ->
             low, high = ranges.get(name, (0.0, 0.0))
             ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
     return ranges
+
+
+def _simulated(model: onnx.ModelProto, names: Sequence[str]) -> bool:
+    rounded = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    others = {x for n in model.graph.node if n.op_type != "QuantizeLinear" for x in n.input}
+    return any(name in rounded - others for name in names)
 
 
 def _on_codes(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -24,11 +24,15 @@ from edgeperc.offline.compress.quantizers.base import Quantizer
 from edgeperc.offline.compress.quantizers.given import given_or
 from edgeperc.offline.compress.quantizers.uniform import Uniform
 from edgeperc.offline.compress.sites import Site
+from edgeperc.offline.nets.tinyvit import ConvNorm
 
 SEEN = 1 << 16
 """Values of a site, from all samples together, that its grid is fitted to."""
+SEEN_PIXELS = 1 << 13
+"""Likewise of what a convolution gives, for each channel."""
 COMPARED_SAMPLES, COMPARED_ROWS = 4, 64
 """What quantizers of shares are compared on."""
+BYTE = 8
 OPERANDS = ("tap_q", "tap_k", "tap_v")
 NONE = "none"
 
@@ -42,6 +46,7 @@ def quantize(
     matmul: str | None = None,
     softmax: str | list[str] = NONE,
     bits: int | None = None,
+    conv_out: str = NONE,
 ) -> PassResult:
     """Quantize weights and inputs of layers, and in attention the operands of both products.
 
@@ -54,7 +59,7 @@ def quantize(
     if bits is not None:
         weight, act = with_bits(weight, bits), with_bits(act, bits)
         matmul = None if matmul is None else with_bits(matmul, bits)
-    plan = plan_of(at, weight=weight, act=act, matmul=matmul, softmax=softmax)
+    plan = plan_of(at, weight=weight, act=act, matmul=matmul, softmax=softmax, conv_out=conv_out)
     seen = _look(ctx, [name for name, each in plan.items() if each.value], reach=list(plan))
     result = PassResult(details={"sites": {}})
     unreached = [name for name in plan if name not in seen]
@@ -68,6 +73,8 @@ def quantize(
     fit_to_products(ctx, {**singles, **choices})
     for name, q in _least_disturbing(ctx, choices).items():
         ctx.sim.tap(name, q)
+    if conv_out != NONE:
+        _round_outputs(ctx, [name for name in plan if name in seen], conv_out)
     for name in plan:
         if name in seen:
             result.details["sites"][name] = described(ctx, name)
@@ -93,7 +100,13 @@ class Plan:
 
 
 def plan_of(
-    at: Sequence[Site], *, weight: str, act: str, matmul: str | None, softmax: str | list[str]
+    at: Sequence[Site],
+    *,
+    weight: str,
+    act: str,
+    matmul: str | None,
+    softmax: str | list[str],
+    conv_out: str = NONE,
 ) -> dict[str, Plan]:
     """What `quantize` will put where; without sites that stay float. Raises ConfigError."""
     shares = [softmax] if isinstance(softmax, str) else list(softmax)
@@ -104,6 +117,8 @@ def plan_of(
     for name in shares:
         if name != NONE:
             make(name, use="softmax", bits=bits)
+    if conv_out != NONE:
+        make(conv_out, use="act", axis=1)
     for name in (act, operands):
         q = None if name == NONE else make(name, use="act")
         if isinstance(q, Uniform) and q.axis is not None:
@@ -130,11 +145,26 @@ def plan_of(
 def described(ctx: Context, name: str) -> dict[str, Any]:
     """What stands at a site, for reports: bits and kinds of its quantizers."""
     found = {}
-    for part, key in (("weight", f"{name}:weight"), ("input", f"{name}:input"), ("value", name)):
-        q = ctx.sim.quantizers.get(key)
+    for part in ("weight", "input", "output", "value"):
+        q = ctx.sim.quantizers.get(name if part == "value" else f"{name}:{part}")
         if q is not None:
             found[part] = {"kind": type(q).__name__, "bits": q.bits, "export": q.export}
     return found
+
+
+def rounds_output(ctx: Context, name: str) -> bool:
+    """Whether a layer runs in integers only if what it gives is rounded.
+
+    Of the runtimes' integer kernels products give floats, and so a 1 x 1 convolution becomes one;
+    other convolutions give codes alone. Where weight or input are float, so is the layer.
+    """
+    layer = ctx.sim.sites[name].module
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    grids = [ctx.sim.quantizers.get(f"{name}:{part}") for part in ("weight", "input")]
+    if not all(isinstance(grid, Uniform) and grid.bits <= BYTE for grid in grids):
+        return False
+    return set(layer.kernel_size) | set(layer.stride) | {layer.groups} != {1}
 
 
 def channel_axis(layer: nn.Module) -> int:
@@ -170,6 +200,26 @@ def _put(ctx: Context, name: str, plan: Plan, seen: Tensor) -> None:
     elif plan.value:
         use: Use = "softmax" if name.endswith("tap_softmax") else "act"
         sim.tap(name, _fitted(make(plan.value[0], use=use, bits=plan.bits), seen))
+
+
+def _round_outputs(ctx: Context, names: Sequence[str], kind: str) -> None:
+    """Grids for what some convolutions give in full precision, behind a norm that is folded."""
+    wanted = [name for name in names if rounds_output(ctx, name)]
+    held: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    few = max(1, SEEN_PIXELS // max(1, len(ctx.samples)))
+
+    def visit(name: str, values: Tensor) -> None:
+        parent = ctx.net.get_submodule(name.rpartition(".")[0])
+        values = parent.bn(values) if isinstance(parent, ConvNorm) else values
+        pixels = values.movedim(1, -1).flatten(0, -2)
+        index = torch.linspace(0, len(pixels) - 1, min(few, len(pixels))).round().long()
+        held[name].append(pixels[index])
+
+    with ctx.sim.off():
+        ctx.stream(wanted, visit, inputs=False, what="looking at outputs")
+    for name in wanted:
+        q = make(kind, use="act", axis=1)
+        ctx.sim.output(name, _fitted(q, torch.cat(held[name])))
 
 
 def _candidates(plan: Plan, seen: Tensor) -> list[Quantizer]:

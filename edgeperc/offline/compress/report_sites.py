@@ -29,7 +29,7 @@ def site_errors(ctx: Context) -> dict[str, float]:
     grids = {
         key.removesuffix(":input"): q
         for key, q in ctx.sim.quantizers.items()
-        if not key.endswith(":weight")
+        if not key.endswith((":weight", ":output"))
     }
     lost, power = dict.fromkeys(grids, 0.0), dict.fromkeys(grids, 0.0)
 

@@ -6,9 +6,9 @@
         reference = net(picture)
     sim.fold(); sim.check()
 
-A weight's quantizer is a parametrization of it, an input's one goes before the layer, a tap's is
-its work. `check` is what keeps an evaluation honest: it refuses quantizers that are off or answer
-differently from time to time, and weights that are not on their grid.
+A weight's quantizer is a parametrization of it, an input's one goes before the layer, an output's
+behind it, a tap's is its work. `check` is what keeps an evaluation honest: it refuses quantizers
+that are off or answer differently from time to time, and weights that are not on their grid.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from edgeperc.errors import ModelError
 from edgeperc.offline.compress.quantizers.base import Quantizer
 from edgeperc.offline.compress.sites import Site, sites_of
 from edgeperc.offline.nets.taps import Tap
+from edgeperc.offline.nets.tinyvit import ConvNorm
 
 ON_GRID = 1e-3
 """Farther from a whole code, in steps, a weight is not on its grid; float32 errs by 1e-5."""
 INPUT = "input_quantizer"
 """The name that the quantizer of a layer's input has in the layer."""
+OUTPUT = "output_quantizer"
+"""Likewise of what it gives: in the layer or, where a norm is folded into it, in both's parent."""
 
 
 class Simulated:
-    """A network and the quantizers on it; `quantizers` has them by `site:weight`, `site:input`, or
-    the name of a tap.
+    """A network and the quantizers on it; `quantizers` has them by `site:weight`, `site:input`,
+    `site:output`, or the name of a tap.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -62,6 +65,23 @@ class Simulated:
             layer.add_module(INPUT, q)
             self.hooks[name] = layer.register_forward_pre_hook(_quantize_first)
         self._keep(f"{name}:input", q)
+
+    def output(self, name: str, q: Quantizer | None) -> None:
+        """Put a quantizer behind a layer, and behind the norm that is folded into it; or take it
+        off.
+        """
+        self._site(name, "layer")
+        last = self._last(name)
+        key = f"{name}:output"
+        if hasattr(last, OUTPUT):
+            delattr(last, OUTPUT)
+        if key in self.hooks:
+            self.hooks.pop(key).remove()
+        if q is not None:
+            last.add_module(OUTPUT, q)  # a Sequential runs it by that
+            if not isinstance(last, nn.Sequential):
+                self.hooks[key] = last.register_forward_hook(_quantize_last)
+        self._keep(key, q)
 
     def tap(self, name: str, q: Quantizer | None) -> None:
         """Put a quantizer into a tap, or take it out."""
@@ -131,6 +151,11 @@ class Simulated:
             raise ModelError(f"the network has no {kind} '{name}'")
         return site.module
 
+    def _last(self, name: str) -> nn.Module:
+        """What gives a layer's output once norms are folded."""
+        parent = self.net.get_submodule(name.rpartition(".")[0])
+        return parent if isinstance(parent, ConvNorm) else self.sites[name].module
+
     def _keep(self, key: str, q: Quantizer | None) -> None:
         self.quantizers.pop(key, None)
         if q is not None:
@@ -151,12 +176,21 @@ class Simulated:
         if part == "input":
             hooks = module._forward_pre_hooks.values()
             return getattr(module, INPUT, None) is q and _quantize_first in hooks
+        if part == "output":
+            last: Any = self._last(name)
+            runs = isinstance(last, nn.Sequential) or _quantize_last in last._forward_hooks.values()
+            return getattr(last, OUTPUT, None) is q and runs
         return module.work is q
 
 
 def _quantize_first(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     quantizer: Any = getattr(layer, INPUT)
     return (quantizer(args[0]), *args[1:])
+
+
+def _quantize_last(layer: nn.Module, args: tuple[Any, ...], given: Tensor) -> Tensor:
+    quantizer: Any = getattr(layer, OUTPUT)
+    return cast(Tensor, quantizer(given))
 
 
 def _hard(key: str, q: Quantizer) -> None:

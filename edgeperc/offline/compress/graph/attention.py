@@ -77,6 +77,7 @@ def _signed(graph: Graph, values: onnx.NodeProto) -> None:
         codes = graph.add("Clip", [codes, *limits], clip.name, shape=shape)
     new = graph.add("DequantizeLinear", [codes, values.input[1], signed], values.name, shape=shape)
     graph.instead(values.output[0], new)
+    graph.drop(values)
 
 
 def _less(graph: Graph, name: str) -> str:

@@ -32,12 +32,14 @@ class Graph:
         self.shapes: dict[str, Shape] = shapes_of(model)
         self.outputs = {value.name for value in model.graph.output}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._dropped: set[str] = set()
         self._made = 0
         self._index()
 
     def all(self, *kinds: str) -> list[onnx.NodeProto]:
         """The nodes of some operators, in order."""
-        return [node for node in self.model.graph.node if node.op_type in kinds]
+        nodes = [node for node in self.model.graph.node if node.op_type in kinds]
+        return [node for node in nodes if node.output[0] not in self._dropped]
 
     def maker(self, name: str) -> onnx.NodeProto | None:
         """The node that a tensor comes from; None for constants and inputs."""
@@ -102,10 +104,23 @@ class Graph:
         before = node.input[index]
         node.input[index] = name
         if before not in node.input:
-            self._takers[before].remove(node)
+            takers = self._takers[before]
+            takers[:] = [each for each in takers if each is not node]
         takers = self._takers.setdefault(name, [])
         if not any(each is node for each in takers):
             takers.append(node)
+
+    def drop(self, node: onnx.NodeProto) -> None:
+        """Let a node whose outputs nobody takes take nothing, and so on up; `close` removes it."""
+        if any(self.takers(name) or name in self.outputs for name in node.output):
+            return
+        self._dropped.add(node.output[0])
+        for name in dict.fromkeys(node.input):
+            takers = self.takers(name)
+            takers[:] = [each for each in takers if each is not node]
+            maker = self.maker(name)
+            if maker is not None:
+                self.drop(maker)
 
     def close(self) -> onnx.ModelProto:
         """Sort the nodes, drop constants and nodes that nobody takes, keep equal ones once."""

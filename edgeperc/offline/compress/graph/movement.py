@@ -11,7 +11,7 @@ import onnx
 
 from edgeperc.offline.compress.graph.editing import Graph, attribute
 
-MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")
+MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Resize")
 
 
 def codes_first(graph: Graph) -> int:
@@ -25,9 +25,12 @@ def _up(graph: Graph) -> int:
     while waiting:
         node = waiting.pop()
         move = graph.maker(node.input[0])
+        if move is not None and move.op_type == "Concat":
+            waiting += _above_joining(graph, node, move)
+            continue
         if move is None or move.op_type not in MOVES:
             continue
-        if graph.only_taker(move.output[0]) is not node or not _can_pad(move):
+        if graph.only_taker(move.output[0]) is not node or not _can_move(graph, move):
             continue
         inputs = [move.input[0], *node.input[1:]]
         codes = graph.add("QuantizeLinear", inputs, node.name, shape=graph.shapes[move.input[0]])
@@ -39,11 +42,29 @@ def _up(graph: Graph) -> int:
             **_attributes(move),
         )
         graph.instead(node.output[0], last)
+        graph.drop(node)
         maker = graph.maker(codes)
         assert maker is not None
         waiting.append(maker)
         done += 1
     return done
+
+
+def _above_joining(
+    graph: Graph, node: onnx.NodeProto, join: onnx.NodeProto
+) -> list[onnx.NodeProto]:
+    """Round each of what is joined, in place of all; the new roundings, none if others take it."""
+    if any(each.op_type != "QuantizeLinear" for each in graph.takers(join.output[0])):
+        return []
+    made = []
+    for name in join.input:
+        inputs = [name, *node.input[1:]]
+        made.append(graph.add("QuantizeLinear", inputs, node.name, shape=graph.shapes[name]))
+    shape = graph.shapes[join.output[0]]
+    last = graph.add("Concat", made, join.name, shape=shape, **_attributes(join))
+    graph.instead(node.output[0], last)
+    graph.drop(node)
+    return [maker for name in made if (maker := graph.maker(name)) is not None]
 
 
 def _down(graph: Graph) -> int:
@@ -96,6 +117,12 @@ def _can_pad(move: onnx.NodeProto) -> bool:
 
 def _third(move: onnx.NodeProto) -> str:
     return move.input[2] if len(move.input) > 2 else ""
+
+
+def _can_move(graph: Graph, move: onnx.NodeProto) -> bool:
+    if move.op_type == "Resize":
+        return attribute(move, "mode", b"nearest") == b"nearest"
+    return _can_pad(move)
 
 
 def _others(graph: Graph, move: onnx.NodeProto, node: onnx.NodeProto) -> list[str]:

@@ -105,4 +105,4 @@ def restore(sim: Simulated, learned: Mapping[str, Mapping[str, Tensor]]) -> None
 def put(sim: Simulated, key: str, q: Quantizer) -> None:
     """A quantizer where `key` says, in place of the one there."""
     name, _, part = key.partition(":")
-    {"weight": sim.weight, "input": sim.input, "": sim.tap}[part](name, q)
+    {"weight": sim.weight, "input": sim.input, "output": sim.output, "": sim.tap}[part](name, q)
