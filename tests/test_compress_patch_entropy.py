@@ -112,7 +112,7 @@ def test_the_mean_over_attentions_of_drawn_patches():
     whole = taps.entropy(2, torch.Generator(), patches=10_000)
     assert torch.allclose(whole, torch.stack(all_of_them).mean(0), atol=1e-3)
     few = [taps.entropy(2, torch.Generator().manual_seed(k), patches=64) for k in range(8)]
-    assert not torch.equal(few[0], few[1])
+    assert (few[0] - few[1]).abs().min() > 1e-4, "of other patches, not of all in another order"
     assert torch.allclose(torch.stack(few).mean(0), whole, atol=0.15)
 
 

@@ -136,6 +136,29 @@ def test_of_few_pictures_a_quarter_judges_and_one_does_both(pictures: Path) -> N
     assert len(samples) == len(held_out) == 1
 
 
+def test_judges_are_of_all_parts_of_a_folder(pictures: Path) -> None:
+    samples, held_out = draw("real", SUBJECT, data=str(pictures), count=6, held_out=2, seed=0)
+    taken = SUBJECT.samples(open_pictures(str(pictures)).thinned(8))
+    assert [number_of(each, taken) for each in held_out] == [2, 6]
+    assert [number_of(each, taken) for each in samples] == [0, 1, 3, 4, 5, 7]
+
+
+def number_of(sample: dict[str, Any], taken: list[Any]) -> int:
+    (found,) = (i for i, t in enumerate(taken) if torch.equal(t["picture"], sample["picture"]))
+    return found
+
+
+def test_the_seed_draws_the_objects_that_are_pointed_at(tmp_path: Path) -> None:
+    where = str(bsds(tmp_path, 5))
+
+    def clicks(seed: int) -> torch.Tensor:
+        drawn, _ = draw("real", SUBJECT, data=where, count=4, held_out=1, seed=seed)
+        return torch.stack([sample["points"] for sample in drawn])
+
+    assert torch.equal(clicks(3), clicks(3))
+    assert any(not torch.equal(clicks(0), clicks(seed)) for seed in (1, 2, 3))
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 9, 10])
 def test_every_sample_calibrates_or_judges_and_none_does_both(pictures: Path, count: int) -> None:
     for path in sorted(pictures.iterdir())[count:]:

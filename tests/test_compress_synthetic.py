@@ -204,6 +204,46 @@ def test_labels_become_what_the_network_answers(monkeypatch):
         assert all(any(torch.equal(mask, old) for old in before) for mask in after[1:])
 
 
+def test_the_network_is_asked_by_clicks_and_by_the_labels_own_boxes(monkeypatch):
+    """Answers that it is not sure of change nothing."""
+    asked: list[torch.Tensor] = []
+    monkeypatch.setattr(synthetic, "EVOLVE_EVERY", 2)
+    monkeypatch.setattr(synthetic, "sureness", lambda *_: (2.0, 2.0))
+    select = synthetic.selected
+    monkeypatch.setattr(
+        synthetic, "selected", lambda out, kinds: asked.append(kinds) or select(out, kinds)
+    )
+    making = Making(tiny_sam2(), synthetic.Plan(count=1, seed=0, iterations=FEW), None)
+    monkeypatch.setattr(Making, "_view", lambda *_: View(0, 0, False))
+    start = making.labels.clone()
+    making.run(None)
+    assert [kinds[:, 0].tolist() for kinds in asked] == [[1] * 9 + [2] * 3]
+    assert torch.equal(making.labels, start)
+
+
+def test_each_phase_begins_anew_slowly_and_ends_slowly():
+    making = Making(tiny_sam2(), synthetic.Plan(count=1, seed=0, iterations=30), None)
+    rates, steps = [], []
+    for step in range(20):
+        making._iterate(slice(0, 1), step)
+        making.done += 1
+        rates.append(making._adam["param_groups"][0]["lr"])
+        steps.append(int(making._adam["state"][0]["step"]))
+    assert steps == [*range(1, 11)] * 2
+    assert max(rates) == pytest.approx(synthetic.RATE)
+    assert rates[0] < rates[1] == max(rates) > 5 * rates[9]
+    assert rates[:10] == rates[10:]
+
+
+def test_a_picture_is_seen_from_elsewhere_each_time(monkeypatch):
+    views: list[View] = []
+    draw_view = Making._view
+    monkeypatch.setattr(Making, "_view", lambda *a: views.append(draw_view(*a)) or views[-1])
+    synthesise(subject(), 1, 0, iterations=FEW)
+    assert len(set(views)) > 5
+    assert {view.mirrored for view in views} == {True, False}
+
+
 def test_no_masks_evolve_after_the_first_phase(monkeypatch):
     at: list[int] = []
     evolved = Making._evolved
