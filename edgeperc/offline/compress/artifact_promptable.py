@@ -19,6 +19,7 @@ from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.adapters.prompts import MEAN, STD
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.export_qdq import prepared
+from edgeperc.offline.compress.graph import tensorrt
 from edgeperc.offline.compress.graph.weights import Rows
 from edgeperc.offline.compress.int8_graph import TRACED_OPSET, in_integers, observed, with_opset
 from edgeperc.offline.compress.ledger import Ledger
@@ -175,19 +176,23 @@ def _graphs(
     What a convolution in integers gives is rounded once more, and so is what is multiplied by
     weights of 4 bits. The simulation knows nothing of that: it may be too much.
     """
+    for_engine = ctx.target == "tensorrt"
     drafts = {
-        part.role: traced(part, folder, opset=TRACED_OPSET)[0]
+        part.role: traced(part, folder, opset=tensorrt.OPSET if for_engine else TRACED_OPSET)[0]
         for part in _looked_at(net, card, ctx.held_out)
     }
     pictures = [{"picture": sample["picture"].numpy()} for sample in ctx.samples[:OBSERVED]]
-    ranges = observed(drafts["encoder"], pictures)
+    ranges = {} if for_engine else observed(drafts["encoder"], pictures)
     written = Written(wanted=wanted)
     for seen in (ranges, {}):
-        written = Written(wanted=wanted, convolutions="in integers" if seen else "in float")
+        convolutions = "in integers" if seen or for_engine else "in float"
+        written = Written(wanted=wanted, convolutions=convolutions)
         for role, draft in drafts.items():
             model = onnx.ModelProto()
             model.CopyFrom(draft)
-            if role in COMPRESSED:
+            if role in COMPRESSED and for_engine:
+                model, written.kinds[role] = tensorrt.for_tensorrt(model, rows)
+            elif role in COMPRESSED:
                 own = seen if role == "encoder" else {}
                 model, written.kinds[role] = in_integers(model, rows, own, rounded=bool(seen))
             path = folder / f"{role}.onnx"

@@ -27,6 +27,8 @@ from edgeperc.offline.compress.quantize import quantize as quantize_pass
 from edgeperc.offline.compress.recipe import Recipe, chosen_sites
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import Site, fits, sites_of
+from edgeperc.offline.nets.sam import Sam
+from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.offline.training_run import progress_bar
 
 
@@ -51,6 +53,7 @@ def compress(
     torch.set_num_threads(threads)
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
     artifact.kind_of(subject)  # refused before anything runs
+    refuse_target(subject, recipe)
     with progress_bar(console or Console(stderr=True)) as progress:
         work = folder.with_name(f"{folder.name}.unfinished")
         ctx = prepare(
@@ -65,6 +68,15 @@ def compress(
         artifact.write(ctx, ledger, folder, exact=exact, opset=recipe.export.opset, **asked)
         shutil.rmtree(work, ignore_errors=True)
     return ledger
+
+
+def refuse_target(subject: Subject, recipe: Recipe) -> None:
+    """Raises ModelError if the network cannot be laid out for what the recipe says."""
+    if recipe.export.target != "onnxruntime" and not isinstance(subject.net, Sam | Sam2):
+        raise ModelError(
+            f"{subject.name}: for {recipe.export.target} only promptable networks are written",
+            hint='[export] target = "onnxruntime"',
+        )
 
 
 def prepare(
@@ -100,6 +112,7 @@ def prepare(
         progress=progress,
         keep_fp=keep_fp(subject, recipe),
         work=work,
+        target=recipe.export.target,
     )
 
 

@@ -27,7 +27,7 @@ class Context:
 
     keep_fp: globs of sites that no pass quantizes. progress: where passes show how far they are;
     None shows nothing. work: a folder where a long pass keeps how far it is, so that a run that was
-    killed goes on from there; None keeps nothing.
+    killed goes on from there; None keeps nothing. target: of [export] in the recipe.
     """
 
     subject: Subject
@@ -39,6 +39,7 @@ class Context:
     keep_fp: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     work: Path | None = None
+    target: str = "onnxruntime"
 
     @property
     def net(self) -> nn.Module:

@@ -20,6 +20,7 @@ from edgeperc.offline.compress.graph.convolutions import Range, convolutions
 from edgeperc.offline.compress.graph.editing import Graph, Values
 from edgeperc.offline.compress.graph.int4 import in_blocks
 from edgeperc.offline.compress.graph.movement import codes_first
+from edgeperc.offline.compress.graph.patches import patches
 from edgeperc.offline.compress.graph.pixels import convolutions_as_products
 from edgeperc.offline.compress.graph.pooling import pooled_in_place
 from edgeperc.offline.compress.graph.thirds import thirds
@@ -44,6 +45,7 @@ def in_integers(
     """
     graph = Graph(model)
     thirds(graph)
+    patches(graph)
     in_4_bits = in_blocks(graph, rows.blocks, rounded=rounded)
     pooled_in_place(graph)
     convolutions_as_products(graph, rows, ranges)

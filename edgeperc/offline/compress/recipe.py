@@ -49,8 +49,11 @@ class Accept(Strict, frozen=True, kw_only=True):
 
 
 class Export(Strict, frozen=True, kw_only=True):
-    """[export]: of the graph. weights: int4 for those of quantizers `blocks…x4`."""
+    """[export]: of the graph. weights: int4 for those of quantizers `blocks…x4`. target: what it
+    is laid out for; tensorrt takes opset 17.
+    """
 
+    target: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     format: Literal["onnx-qdq"] = "onnx-qdq"
     weights: Literal["int8", "int4"] = "int8"
     opset: Positive = 21
@@ -118,7 +121,7 @@ def read_recipe(path: Path) -> Recipe:
             hint=f"one of {', '.join(SOURCES)}",
         )
     check_order(recipe, str(path))
-    check_weights(recipe, str(path))
+    check_export(recipe, str(path))
     return recipe
 
 
@@ -141,14 +144,19 @@ def check_order(recipe: Recipe, where: str) -> None:
             )
 
 
-def check_weights(recipe: Recipe, where: str) -> None:
-    """Raises ConfigError where [export] weights and the passes say different things."""
+def check_export(recipe: Recipe, where: str) -> None:
+    """Raises ConfigError where [export] says another thing than the passes, or than itself."""
     names = [str(step.options.get("weight", "")) for step in recipe.passes]
     wanted = "int4" if any(re.match(r"blocks\d+x4", name) for name in names) else "int8"
     if recipe.export.weights != wanted:
         raise ConfigError(
             f"{where} [export] weights: is {recipe.export.weights}, and the passes make {wanted}",
             hint='weights = "int4" goes with weight = "blocks32x4" or "blocks128x4" in [[passes]]',
+        )
+    if recipe.export.target == "tensorrt" and (recipe.export.opset != 17 or wanted == "int4"):
+        raise ConfigError(
+            f"{where} [export] target: tensorrt takes opset 17 and int8 weights",
+            hint='opset = 17, weights = "int8"',
         )
 
 

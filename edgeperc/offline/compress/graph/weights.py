@@ -62,7 +62,7 @@ def weights_as_codes(graph: Graph, rows: Rows) -> int:
         name = node.input[1]
         if not graph.constant(name):
             continue
-        axis = _output_axis(node)
+        axis = output_axis(node)
         found = rows.codes(graph.value(name), axis)
         if found is None:
             continue
@@ -71,7 +71,7 @@ def weights_as_codes(graph: Graph, rows: Rows) -> int:
         if node.op_type == "MatMul" and grid is not None:
             _product(graph, node, grid, *found, shared)
         else:
-            graph.feed(node, 1, _stored(graph, name, *found, axis))
+            graph.feed(node, 1, stored(graph, name, *found, axis))
             if node.op_type in ("Gemm", "Conv") and grid is not None and len(node.input) > 2:
                 bias = _bias(graph, graph.value(node.input[2]), grid, found[1], name)
                 graph.feed(node, 2, bias or node.input[2])
@@ -127,14 +127,14 @@ def _product(
         shared[grid.output[0]] = graph.add(
             "DequantizeLinear", [made, *grid.input[1:]], f"{name}.x", shape=flat
         )
-    inputs = [shared[grid.output[0]], _stored(graph, node.input[1], codes, scales, 1)]
+    inputs = [shared[grid.output[0]], stored(graph, node.input[1], codes, scales, 1)]
     last = node.output[0]
     adding = graph.only_taker(last)
     bias = _added(graph, adding, len(scales))
     if adding is not None and bias is not None:
-        stored = _bias(graph, bias, grid, scales, name)
-        if stored is not None:
-            inputs.append(stored)
+        codes_of_bias = _bias(graph, bias, grid, scales, name)
+        if codes_of_bias is not None:
+            inputs.append(codes_of_bias)
             last = adding.output[0]
     wide = (flat[0], len(scales))
     made = graph.add("Gemm", inputs, name, shape=wide)
@@ -155,7 +155,7 @@ def _added(graph: Graph, node: onnx.NodeProto | None, width: int) -> Values | No
     return None
 
 
-def _stored(graph: Graph, name: str, codes: NDArray[np.int8], scales: Values, axis: int) -> str:
+def stored(graph: Graph, name: str, codes: NDArray[np.int8], scales: Values, axis: int) -> str:
     """Codes and what makes values of them. Raises nothing: codes are in -127 to 127."""
     zeros = graph.keep(np.zeros(len(scales), np.int8), "zeros")
     inputs = [graph.keep(codes, f"{name}.codes"), graph.keep(scales, f"{name}.scales"), zeros]
@@ -175,7 +175,8 @@ def _bias(
     return graph.add("DequantizeLinear", [*parts, zeros], f"{name}.bias", shape=bias.shape, axis=0)
 
 
-def _output_axis(node: onnx.NodeProto) -> int:
+def output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a product's or convolution's weight that its outputs are on."""
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     return 0 if node.op_type == "Conv" else 1
