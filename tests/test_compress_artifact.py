@@ -22,6 +22,7 @@ from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import choose
+from edgeperc.offline.compress.written import SLACK, Written
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.golden import agreement
 
@@ -41,6 +42,40 @@ def made() -> tuple[Context, Ledger]:
     sim.fold()
     ledger = Ledger("tiny", "w8a8", "0" * 64, 0, "noise", 2, 2)
     return ctx, ledger
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("far", [0.005, 0.05])
+def test_no_more_is_asked_of_files_of_few_bits_than_the_network_agrees_with_itself(
+    bits: int, far: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    subject = subject_for(tiny_sam2())
+    samples = subject.noise(1)
+    ctx = Context(subject=subject, sim=Simulated(subject.net), samples=samples, held_out=samples)
+    quantize(
+        ctx,
+        choose(ctx.sim.sites, AT),
+        weight=f"uniform{bits}c",
+        act=f"uniform{bits}-minmax",
+        softmax=f"uniform{bits}-minmax",
+    )
+    monkeypatch.setattr(artifact, "steadiness", lambda ctx: 0.95)
+    written = Written(agreement=0.95 - far)
+    if bits == 4 and far < SLACK:
+        artifact._refuse_other(ctx, artifact_promptable, written)
+        assert (written.wanted, written.steady) == (pytest.approx(0.94), 0.95)
+        return
+    with pytest.raises(ModelError, match="asked for") as error:
+        artifact._refuse_other(ctx, artifact_promptable, written)
+    assert "agrees with itself by 0.9500" in error.value.hint
+
+
+def test_steadiness_is_of_the_network_as_it_is() -> None:
+    ctx, _ = made()
+    with ctx.sim.off():
+        assert artifact.steadiness(ctx) > 0.999
+    assert 0 < artifact.steadiness(ctx) <= 1
 
 
 def test_an_artifact_is_a_model_that_runs_and_agrees(tmp_path: Path) -> None:
