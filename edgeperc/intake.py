@@ -208,7 +208,7 @@ class PairIntake:
     def note(self) -> str:
         """See Intake."""
         return ", ".join(
-            f"no {kind} of '{self._of_kind[kind]}': goes on without" for kind in self._missing()
+            f"{kind} of '{self._of_kind[kind]}' are missing or empty" for kind in self._missing()
         )
 
     def counters(self) -> PairCounters:

@@ -17,7 +17,17 @@ import numpy as np
 
 from edgeperc.errors import DataError
 from edgeperc.packet import Events, Frame, Packet, Pair
-from edgeperc.pairs import KINDS, Kind, PairCounters, Rules, middle_us, paired, reach_us, sensor_px
+from edgeperc.pairs import (
+    KINDS,
+    Kind,
+    PairCounters,
+    Rules,
+    is_constant,
+    middle_us,
+    paired,
+    reach_us,
+    sensor_px,
+)
 
 
 class Pairing:
@@ -32,6 +42,7 @@ class Pairing:
         self._sizes: dict[Kind, tuple[int, int]] = {}
         self._announced_us: dict[Kind, int] = {}
         self._reached_us: dict[Kind, int] = {}
+        self._telling_us: dict[Kind, int] = {}  # the last event, the last frame with contrast
         self._gone: set[Kind] = set()
         self._begun_us: int | None = None
         self._frames: deque[Frame] = deque()
@@ -78,6 +89,7 @@ class Pairing:
         self._gone.discard(kind)
         self._reached_us.pop(kind, None)
         self._announced_us.pop(kind, None)
+        self._telling_us.pop(kind, None)
         self._sizes.pop(kind, None)
         if kind == "frames":
             self._frames.clear()
@@ -88,15 +100,17 @@ class Pairing:
             self._paired_us = self._alone_us = self._begun_us = None
 
     def silent(self) -> tuple[Kind, ...]:
-        """Which streams are gone, or behind the other one for longer than they may be."""
-        reached_us = self._reached_us.copy()  # may be called from any thread
-        newest_us = max(reached_us.values(), default=0)
+        """Which streams are gone, behind the other one, or have told nothing, for too long.
+
+        Packets without events and frames without contrast tell nothing.
+        """
+        newest_us = max(self._reached_us.copy().values(), default=0)  # called from any thread
         longest_us = self.rules.silent_us + self.rules.skew_us
         return tuple(
             kind
             for kind in KINDS
             if kind in self._gone
-            or newest_us - reached_us.get(kind, self._begun_us or 0) > longest_us
+            or newest_us - self._telling_us.get(kind, self._begun_us or 0) > longest_us
         )
 
     def _check(self, packet: Packet) -> None:
@@ -129,6 +143,10 @@ class Pairing:
             self.counters.frame_gaps += step_us >= self.rules.silent_us
             self._frames.append(frame)
             self._reached_us["frames"] = at_us
+            if is_constant(frame):
+                self.counters.constant_frames += 1
+            else:
+                self._telling_us["frames"] = at_us
 
     def _take_events(self, events: Events) -> None:
         reached_us = reach_us(events)
@@ -138,7 +156,7 @@ class Pairing:
         first_us, last_us = int(events.t[0]), self._last_event_us
         steps_us = np.diff(events.t, prepend=first_us if last_us is None else last_us)
         self.counters.event_gaps += int((steps_us >= self.rules.silent_us).sum())
-        self._last_event_us = int(events.t[-1])
+        self._last_event_us = self._telling_us["events"] = int(events.t[-1])
         if self._paired_us is not None:
             until_us = self._paired_us + self.rules.after_us
             self.counters.late_events += int(np.searchsorted(events.t, until_us))

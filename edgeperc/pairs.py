@@ -48,6 +48,7 @@ class PairCounters:
     """What a pairing has seen so far.
 
     duplicated, late: frames left out, of the time of the last one, or older than what was paired.
+    constant_frames: of one value throughout, as of a covered lens; they are paired all the same.
     frame_gaps, event_gaps: pauses of silent_us or more between frames, or between events.
     without_frame, without_events: what lacks one side. late_events: came when their pair was gone.
     """
@@ -56,6 +57,7 @@ class PairCounters:
     duplicated: int = 0
     late: int = 0
     late_events: int = 0
+    constant_frames: int = 0
     frame_gaps: int = 0
     event_gaps: int = 0
     without_frame: int = 0
@@ -86,6 +88,7 @@ def pair(
         counts.frame_gaps += step_us >= rules.silent_us
         if step_us > 0:
             kept.append(frame)
+            counts.constant_frames += is_constant(frame)
     whole = join(events, events[0].stamp) if events else None
     t = np.zeros(0, np.int64) if whole is None else whole.t
     counts.event_gaps = int((np.diff(t) >= rules.silent_us).sum())
@@ -151,6 +154,12 @@ def _no_events(stamp: Stamp, size_px: tuple[int, int]) -> Events:
         width_px=size_px[0],
         height_px=size_px[1],
     )
+
+
+def is_constant(frame: Frame) -> bool:
+    """Whether all of a frame's values are equal."""
+    first = frame.image.flat[0] if frame.image.size else 0
+    return bool((frame.image == first).all())
 
 
 def sensor_px(packet: Packet) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def frames(count: int, *, start_ms: int = 0, size: int = 4) -> list[Packet]:
     return [
         Frame(
             stamp=Stamp(source="cam", seq=k, start_ns=at, end_ns=at + 2 * MS),
-            image=np.full((size, size), k % 256, np.uint8),
+            image=np.eye(size, dtype=np.uint8) + np.uint8(k % 250),
         )
         for k in range(count)
         if (at := (start_ms + 40 * k) * MS) or True
@@ -200,7 +200,7 @@ def test_when_the_camera_ends_early_events_go_on_and_health_says_so() -> None:
     assert seen.wait(20)
     run.report()
     assert kept.reports == [{"cam": False, "dvs": True}]
-    assert run.pipelines()[0].note == "no frames of 'cam': goes on without"
+    assert run.pipelines()[0].note == "frames of 'cam' are missing or empty"
     blocked.set()
     assert run.wait(20)
     run.stop()

@@ -23,6 +23,7 @@ def frame(
     start_ns = at_us * 1000 - exposure_us * 500
     stamp = Stamp(source="camera", seq=seq, start_ns=start_ns, end_ns=start_ns + exposure_us * 1000)
     image = np.full(size_px[::-1], at_us % 251, np.uint8)
+    image[0, 0] = 251 if at_us % 7 else at_us % 251
     return Frame(stamp=stamp, image=image)
 
 
@@ -171,6 +172,25 @@ def test_when_events_stop_frames_go_on_and_the_other_way_round() -> None:
     assert {len(each.events) for each in alone} == {5}
     assert pairing.silent() == ("frames",)
     assert alone[0].stamp.source == "camera"
+
+
+def test_covered_lenses_and_empty_windows_are_counted_and_told() -> None:
+    blank, looking = frame(0), frame(1)
+    assert pair([blank, looking], [], RULES)[1].constant_frames == 1
+    pairing = Pairing(RULES)
+    for at_ms in range(0, 2_000, 7):
+        dark = replace(looking, stamp=frame(at_ms * MS).stamp, image=blank.image)
+        for packet in (dark, events([at_ms * MS])):
+            list(pairing.push(packet))
+    assert pairing.silent() == ("frames",)
+    assert pairing.counters.constant_frames == pairing.counters.pairs + 4
+
+    pairing = Pairing(RULES)
+    for at_ms in range(0, 2_000, 10):
+        for packet in (frame(at_ms * MS + 1), events([], until_us=at_ms * MS)):
+            list(pairing.push(packet))
+    assert pairing.silent() == ("events",)
+    assert pairing.counters.without_events == pairing.counters.pairs > 150
 
 
 def test_a_lost_camera_is_not_waited_for() -> None:
