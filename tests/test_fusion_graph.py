@@ -162,3 +162,16 @@ def test_messages_agree_with_the_onnx_package(exported):
     for a, b in zip(ours.graph.initializer, theirs.graph.initializer, strict=True):
         if a.data_type == 1:
             assert np.array_equal(onnx_cut.values(a), onnx.numpy_helper.to_array(b))
+
+
+def test_roofline_counts_what_scans_do(exported):
+    from edgeperc.offline.roofline.count import count
+    from edgeperc.offline.roofline.graph import shaped
+
+    layers = count(shaped(onnx.load(exported[1]))).layers
+    plane = next(layer for layer in layers if layer.op.startswith("CrossScan"))
+    # 9 x 11 pixels of 16 channels, 4 walks, a state and a skip, steps of rank 1.
+    assert plane.macs == 99 * 16 * 4 * ((2 + 1) + 1)
+    channel = next(layer for layer in layers if layer.op.startswith("SelectiveScan"))
+    # 64 cells there and back, 16 channels long, two states and a skip.
+    assert channel.macs == 64 * 2 * 16 * (2 * 2 + 1)

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from edgeperc.cross_scan import cross_scan  # noqa: E402
 from edgeperc.errors import ModelError  # noqa: E402
+from edgeperc.offline import mambaseg_counts  # noqa: E402
 from edgeperc.offline.checkpoint import Weights  # noqa: E402
 from edgeperc.offline.nets import ddim, ss2d  # noqa: E402
 from edgeperc.offline.nets.mambaseg import (  # noqa: E402
@@ -158,6 +159,29 @@ def test_counts_are_those_of_the_published_network(px, classes, total, fusions):
     assert round(count / 1e6, 2) == total
     assert round(sum(p.numel() for p in net.fusions.parameters()) / 1e6, 2) == fusions
     assert count == sum(map(math.prod, published_shapes(config).values()))
+
+
+def test_published_count_is_that_of_the_plain_layers():
+    config = dataclasses.replace(VARIANTS["mambaseg-tiny"], locked_px=(200, 346), frame_channels=1)
+    counts = mambaseg_counts.count(config, (200, 346))
+    assert round(counts.plain / 1e6, 2) == round(mambaseg_counts.PUBLISHED_PARAMETERS / 1e6, 2)
+    assert round(counts.total / 1e6, 2) == 97.55
+    assert counts.states == pytest.approx(324e6, rel=2e-3)
+
+
+def test_operations_are_those_of_a_network_counted_by_hand():
+    config = dataclasses.replace(SMALL, locked_px=None)
+    counts = mambaseg_counts.count(config, (32, 32))
+    head = 8 * (8 * 8 * 16 + 4 * 4 * 16 + 2 * 2 * 32 + 16)  # lifted where the stages lie
+    head += 8 * 8 * (32 * 8 + 8 * 3)
+    only_head = dataclasses.replace(config, head_width=16)
+    grown = mambaseg_counts.count(only_head, (32, 32)).macs - counts.macs
+    assert grown == head + 2 * 8 * 8 * 32 * 8
+    one = mambaseg_counts.count(dataclasses.replace(config, fusion_states=4), (32, 32))
+    cells = (64, 16, 4, 1)
+    plane = sum(2 * 4 * 2 * w * n for w, n in zip(SMALL.widths, cells, strict=True))
+    channel = sum(2 * 2 * 64 * 2 * w for w in SMALL.widths)
+    assert one.states - counts.states == plane + channel
 
 
 def test_nano_is_small_and_takes_any_size():

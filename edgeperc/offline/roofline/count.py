@@ -267,6 +267,8 @@ class _Counting:
         if op in PRODUCTS:
             a = shapes[0][::-1] if _attribute(node, "transA", 0) else shapes[0]
             return formulas.product(a, out.shape), 0
+        if op in ("CrossScan", "SelectiveScan"):
+            return _scan(op, shapes)
         if op == "Einsum":
             return _einsum(str(_attribute(node, "equation", b"").decode()), shapes), 0
         return 0, self._other(node, shapes, out)
@@ -311,6 +313,21 @@ def _joined(layer: Layer, behind: Layer) -> Layer:
         reads=layer.reads + tuple(further),
         writes=behind.writes,
     )
+
+
+def _scan(op: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """Of a node of our own: a scan of sequences, or of a plane in four directions, which also
+    brings its steps from their rank to the channels. Each step has a softplus.
+    """
+    if op == "SelectiveScan":
+        batch, channels, length = shapes[0]
+        states, lifted = shapes[2][1], 0
+    else:
+        batch, length, channels = shapes[0][0], math.prod(shapes[0][1:3]), shapes[3][0]
+        states, lifted = shapes[3][1], batch * length * channels * shapes[2][2]
+    work = formulas.selective_scan(length=length, channels=channels, states=states, batch=batch)
+    softplus = 2 * formulas.EXPONENTIAL * batch * length * channels
+    return work.macs + lifted, work.other + softplus
 
 
 def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:

@@ -27,6 +27,8 @@ _BITS: dict[int, int] = {
 """Bits of an element; others take a byte."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _LOOPS = ("Loop", "If", "Scan", "SequenceMap")
+SCANS = "edgeperc"
+"""Domain of nodes that stand for a whole scan, whose work is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +154,23 @@ def _fix(graph: onnx.GraphProto, lengths: Mapping[str, Sequence[int]]) -> None:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    if any(node.domain == SCANS for node in model.graph.node):
+        model = _without_scans(model)
     try:
         return shape_inference.infer_shapes(model, data_prop=True).graph
     except (shape_inference.InferenceError, ValueError):
         return onnx_tidy._inferred(model)
+
+
+def _without_scans(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which a scan hands on its first input, which has its output's lengths."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.domain == SCANS:
+            node.domain, node.op_type = "", "Identity"
+            del node.input[1:], node.attribute[:]
+    return copy
 
 
 def _unknown(graph: onnx.GraphProto) -> str:
