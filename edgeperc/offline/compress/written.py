@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from edgeperc.config import FileEntry
 from edgeperc.offline.compress.ledger import Ledger
@@ -32,7 +33,15 @@ class Written:
     convolutions: str = ""
 
 
-def about(subject: str, name: str, ledger: Ledger) -> dict[str, str]:
+class About(TypedDict):
+    """Of a card."""
+
+    summary: str
+    source: str
+    training: str
+
+
+def about(subject: str, name: str, ledger: Ledger) -> About:
     """The sentences of a card that say where a network comes from."""
     return {
         "summary": f"{name}, compressed by recipe {ledger.recipe}",

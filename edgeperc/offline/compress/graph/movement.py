@@ -121,7 +121,7 @@ def _third(move: onnx.NodeProto) -> str:
 
 def _can_move(graph: Graph, move: onnx.NodeProto) -> bool:
     if move.op_type == "Resize":
-        return attribute(move, "mode", b"nearest") == b"nearest"
+        return bool(attribute(move, "mode", b"nearest") == b"nearest")
     return _can_pad(move)
 
 
