@@ -186,3 +186,30 @@ def test_damaged_file_is_refused_by_its_hash(model, tmp_path):
     (tmp_path / "small.onnx").write_bytes(content[:-1] + b"?")
     with pytest.raises(ModelError, match="sha256"):
         FusionSegmenter(ModelFolder(model.card, tmp_path), threads=1)
+
+
+def test_trained_weights_become_a_model_folder_that_runs(tmp_path):
+    torch = pytest.importorskip("torch")
+    from edgeperc.offline.export_fusion import export_trained
+    from edgeperc.offline.nets.mambaseg import MambaSeg, MambaSegConfig
+    from edgeperc.places import find_model
+
+    config = MambaSegConfig(
+        classes=3,
+        frame_channels=1,
+        bins=2,
+        widths=(16, 16, 16, 16),
+        depths=(1, 1, 1, 1),
+        fusion_states=1,
+        head_width=8,
+    )
+    torch.save(MambaSeg(config).state_dict(), tmp_path / "weights.pt")
+    report = export_trained(card(), tmp_path / "weights.pt", tmp_path / "out")
+    assert report.agreement.same_labels > 0.99
+    assert "parameters" in report.summary()
+    model = find_model(str(tmp_path / "out"))
+    assert FusionSegmenter(model, threads=1)(pair(picture())).labels.shape == (HEIGHT, WIDTH)
+    other = msgspec.structs.replace(card(), classes=("a", "b"))
+    with pytest.raises(ModelError, match=r"3 classes, 2 bins .* 'small' says 2, 2 and 1"):
+        export_trained(other, tmp_path / "weights.pt", tmp_path / "no")
+    assert not (tmp_path / "no").exists()

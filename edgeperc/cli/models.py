@@ -169,6 +169,8 @@ def _import_checkpoint(
 
 def _importer(card: ModelCard) -> str:
     """The module that turns weights of such a card into a model folder."""
+    if card.frames is not None:
+        return "export_fusion"
     return "export_prompt" if card.task == "promptable" else "export"
 
 

@@ -67,7 +67,12 @@ class FusionReport:
 
 
 def export_trained(card: ModelCard, checkpoint: Path, out_dir: Path) -> FusionReport:
-    """Turn trained weights, ours or of the published layout, into a model folder.
+    """Turn what `edgeperc train` wrote into a model folder. Raises ModelError as below."""
+    return import_checkpoint(card, checkpoint, out_dir)
+
+
+def import_checkpoint(card: ModelCard, checkpoint: Path, out_dir: Path) -> FusionReport:
+    """Turn weights, ours or of the published layout, into a model folder.
 
     Raises ModelError if they do not fit the card, or the file does not compute what they do.
     """
