@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -56,23 +57,27 @@ class CutGraph:
 
     def __init__(self, path: Path, *, threads: int = 2, profile: Path | None = None) -> None:
         with blame(str(path)):
-            self.cut = cut(_bytes(path))
-        self._sessions = [_session(path, piece, threads, profile) for piece in self.cut.pieces]
-        self._kernels = {
-            scan.output: _kernel(scan, threads) for piece in self.cut.pieces for scan in piece.scans
-        }
+            parts = cut(read(_bytes(path)))
+        self._inputs, self._output = parts.inputs, parts.outputs[0]
+        self._sessions: list[ort.InferenceSession | None] = []
+        self.pieces: list[Piece] = []
+        self._kernels: dict[str, Callable[[dict[str, Floats]], Floats]] = {}
+        for piece in parts.pieces:
+            self._sessions.append(_session(path, piece, threads, profile))
+            self._kernels |= {scan.output: _kernel(scan, threads) for scan in piece.scans}
+            self.pieces.append(replace(piece, model=b""))  # the session has its own copy
 
     def __call__(self, *inputs: Floats) -> Floats:
         """inputs: float32, of the shapes that the file says. Raises ModelError if they are not."""
         if not self._sessions:
             raise ModelError("the network is closed")
-        at = dict(zip(self.cut.inputs, inputs, strict=True))
-        for piece, session in zip(self.cut.pieces, self._sessions, strict=True):
+        at = dict(zip(self._inputs, inputs, strict=True))
+        for piece, session in zip(self.pieces, self._sessions, strict=True):
             if session is not None:
                 at |= _run(session, piece, at)
             for scan in piece.scans:
                 at[scan.output] = self._kernels[scan.output](at)
-        return at[self.cut.outputs[0]]
+        return at[self._output]
 
     def operator_times(self) -> dict[str, float]:
         """Seconds by kind of operator, of all calls so far, where a profile was asked for."""

@@ -1,6 +1,6 @@
 """An ONNX file cut at the operators that we run ourselves, without the onnx package.
 
-    parts = cut(path.read_bytes())                           # pieces for onnxruntime, scans between
+    parts = cut(read(path.read_bytes()))                     # pieces for onnxruntime, scans between
 
 A node of the domain "edgeperc" has a function of plain operators in the file, so any runtime can
 run the whole; where a kernel of ours does the node, the graph falls into the pieces around such
@@ -88,19 +88,20 @@ class Piece:
 
 @dataclass(frozen=True)
 class Cut:
-    """inputs, outputs: of the whole. pieces: in order; the scans of one follow it."""
+    """inputs, outputs: of the whole. pieces: in order, each made when it is asked for, because it
+    holds its weights; the scans of one follow it.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    pieces: tuple[Piece, ...]
+    pieces: Iterator[Piece]
 
 
-def cut(content: bytes) -> Cut:
-    """Cut a serialised ONNX model at the nodes of our domain.
+def cut(model: Any) -> Cut:
+    """Cut a model of `read` at the nodes of our domain.
 
-    Raises ModelError if it is no model, or a weight is NaN or infinite.
+    Raises ModelError if a weight is NaN or infinite.
     """
-    model = read(content)
     check_finite(model.graph.initializer)
     return _Cutter(model).cut()
 
@@ -157,19 +158,20 @@ class _Cutter:
             self._place(node)
 
     def cut(self) -> Cut:
+        return Cut(self._inputs, self._outputs, self._pieces())
+
+    def _pieces(self) -> Iterator[Piece]:
         made_in: dict[str, int] = {}
         for level, nodes in enumerate(self._nodes):
             made_in |= {name: level for node in nodes for name in node.output}
         wanted_by = [set(self._needs(level)) for level in range(len(self._nodes))]
         scanned = [{n for s in scans for n in s.input if n in self._level} for scans in self._scans]
-        pieces = []
         for level in range(len(self._nodes)):
             later = set(self._outputs).union(*wanted_by[level + 1 :], *scanned[level:])
             outputs = [name for name in made_in if made_in[name] == level and name in later]
             scans = tuple(self._scan(node) for node in self._scans[level])
             inputs = tuple(sorted(wanted_by[level]))
-            pieces.append(Piece(self._piece(level, inputs, outputs), inputs, tuple(outputs), scans))
-        return Cut(self._inputs, self._outputs, tuple(pieces))
+            yield Piece(self._piece(level, inputs, outputs), inputs, tuple(outputs), scans)
 
     def _place(self, node: Any) -> None:
         names = [name for name in _reads(node) if name in self._level]

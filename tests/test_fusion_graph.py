@@ -87,8 +87,7 @@ def test_a_shape_is_known_for_every_tensor(exported):
 
 
 def test_pieces_are_as_few_as_scans_that_wait_for_each_other(exported):
-    graph = CutGraph(exported[1], threads=1)
-    pieces = graph.cut.pieces
+    pieces = list(onnx_cut.cut(onnx_cut.read(exported[1].read_bytes())).pieces)
     # Blocks of both encoders share a gap; so do the four scans of a fusion.
     assert len(pieces) == sum(SMALL.depths) + 4 + 1
     kinds = [sorted(scan.kind for scan in piece.scans) for piece in pieces]
