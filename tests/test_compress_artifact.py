@@ -44,27 +44,16 @@ def made() -> tuple[Context, Ledger]:
     return ctx, ledger
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("far", [0.005, 0.05])
-def test_no_more_is_asked_of_files_of_few_bits_than_the_network_agrees_with_itself(
-    bits: int, far: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("far", [0.9 * SLACK, 1.1 * SLACK])
+def test_no_more_is_asked_of_files_than_the_network_agrees_with_itself(
+    far: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    subject = subject_for(tiny_sam2())
-    samples = subject.noise(1)
-    ctx = Context(subject=subject, sim=Simulated(subject.net), samples=samples, held_out=samples)
-    quantize(
-        ctx,
-        choose(ctx.sim.sites, AT),
-        weight=f"uniform{bits}c",
-        act=f"uniform{bits}-minmax",
-        softmax=f"uniform{bits}-minmax",
-    )
+    ctx, _ = made()
     monkeypatch.setattr(artifact, "steadiness", lambda ctx: 0.95)
     written = Written(agreement=0.95 - far)
-    if bits == 4 and far < SLACK:
+    if far < SLACK:
         artifact._refuse_other(ctx, artifact_promptable, written)
-        assert (written.wanted, written.steady) == (pytest.approx(0.94), 0.95)
+        assert (written.wanted, written.steady) == (0.95 - SLACK, 0.95)
         return
     with pytest.raises(ModelError, match="asked for") as error:
         artifact._refuse_other(ctx, artifact_promptable, written)

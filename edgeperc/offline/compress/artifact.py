@@ -36,7 +36,6 @@ from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.offline.nets.sltnet_folded import FoldedSLTNet
 
 OPSET = 21
-EIGHT = 8
 MOVED = 1e-6
 """Share by which an input moves: a few roundings of float32."""
 
@@ -127,14 +126,13 @@ def kind_of(subject: Subject) -> Kind:
 def _refuse_other(ctx: Context, kind: Kind, written: Written) -> None:
     """Raises ModelError for files that answer otherwise than the simulated network.
 
-    With few bits a sum in another order turns roundings over, and a rounding is a large step: no
-    more is asked of files of such a network than it agrees with itself.
+    A sum in another order turns roundings over, and with few bits a rounding is a large step: no
+    more is asked of files than a network agrees with itself.
     """
     if written.agreement >= written.wanted:
         return
     written.steady = steadiness(ctx)
-    if any(q.bits < EIGHT for q in ctx.sim.quantizers.values()):
-        written.wanted = min(written.wanted, written.steady - SLACK)
+    written.wanted = min(written.wanted, written.steady - SLACK)
     if not written.agreement >= written.wanted:
         raise ModelError(
             f"the files answer otherwise than the simulated network: {kind.MEASURE} "

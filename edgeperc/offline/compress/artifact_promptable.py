@@ -174,7 +174,7 @@ def _graphs(
     """All graphs: with convolutions in integers if the files agree so, else with these in float.
 
     What a convolution in integers gives is rounded once more, and so is what is multiplied by
-    weights of 4 bits. The simulation knows nothing of that: it may be too much.
+    weights of 4 bits. Unless the simulation rounds it too (`conv_out`), it may be too much.
     """
     for_engine = ctx.target == "tensorrt"
     drafts = {
@@ -183,9 +183,10 @@ def _graphs(
     }
     pictures = [{"picture": sample["picture"].numpy()} for sample in ctx.samples[:OBSERVED]]
     ranges = {} if for_engine else observed(drafts["encoder"], pictures)
+    simulated = any(key.endswith(":output") for key in ctx.sim.quantizers)
     written = Written(wanted=wanted)
     for seen in (ranges, {}):
-        convolutions = "in integers" if seen or for_engine else "in float"
+        convolutions = "in integers" if seen or simulated or for_engine else "in float"
         written = Written(wanted=wanted, convolutions=convolutions)
         for role, draft in drafts.items():
             model = onnx.ModelProto()

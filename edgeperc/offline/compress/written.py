@@ -13,7 +13,7 @@ AGREEMENT = 0.99
 so, or where the simulated network does not agree with itself by that. Of a promptable network it is
 the IoU of the masks that a user gets, over all pixels; of a semantic one the share of pixels with
 the same label."""
-SLACK = 0.01
+SLACK = 0.005
 """By how much files may agree less with a simulated network than it does with itself."""
 
 
