@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from edgeperc.offline.bench_accuracy import KEYS, Effect, measure, recovered, wo
 from edgeperc.offline.bench_accuracy_book import Book, Settings
 from edgeperc.offline.bench_accuracy_cells import FLOAT, SETS, Cell, recipe_of
 from edgeperc.offline.compress.calibrate.sources import SOURCES
-from edgeperc.offline.compress.recipe import Calibration, Recipe, Step, load_recipe
+from edgeperc.offline.compress.recipe import Calibration, Export, Recipe, Step, load_recipe
 from edgeperc.offline.examples import OPENERS, Example, Split
 from edgeperc.offline.shelf import Shelf
 
@@ -156,6 +157,19 @@ def test_cells_of_other_pictures_or_weights_are_filled_anew(settings: Settings) 
     path.write_text(path.read_text()[:50])
     Book(settings).fill([cell])
     assert json.loads(path.read_bytes())["scores"] == Book(settings).scores(cell)
+
+
+def test_a_cell_hangs_on_what_becomes_of_the_network_not_on_how_it_is_written() -> None:
+    recipe = quick("w8a8")
+    others = {
+        "export": msgspec.structs.replace(recipe, export=Export(opset=17), summary="other words"),
+        "calibration": msgspec.structs.replace(recipe, calibration=Calibration(take=4)),
+        "passes": msgspec.structs.replace(recipe, passes=quick("w6a6").passes),
+        "keep_fp": msgspec.structs.replace(recipe, keep_fp=("*.neck.*",)),
+    }
+    mine = bench_accuracy_cells.fingerprint(recipe)
+    same = [name for name, r in others.items() if bench_accuracy_cells.fingerprint(r) == mine]
+    assert same == ["export"]
 
 
 def test_effects_smaller_than_what_seeds_differ_by_are_none() -> None:

@@ -24,7 +24,14 @@ from rich.progress import Progress
 
 from edgeperc.errors import DataError
 from edgeperc.offline import compress
-from edgeperc.offline.bench_accuracy_cells import FLOAT, Cell, compressed, recipe_of, shelves
+from edgeperc.offline.bench_accuracy_cells import (
+    FLOAT,
+    Cell,
+    compressed,
+    fingerprint,
+    recipe_of,
+    shelves,
+)
 from edgeperc.offline.compress.adapters import Sample, Subject, open_subject
 
 HELD_OUT_SEED = 1_000
@@ -132,7 +139,7 @@ class Book:
         return self._settings.folder / f"{cell.name}.json"
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
-        recipe = "" if cell.recipe == FLOAT else recipe_of(cell).sha256
+        recipe = "" if cell.recipe == FLOAT else fingerprint(recipe_of(cell))
         names = [name for shelf in self._test for name in shelf.names]
         return {"cell": cell.name, "recipe": recipe, "weights": self._weights, "pictures": names}
 

@@ -11,11 +11,13 @@ their prompts, and whatever the passes draw.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from msgspec.structs import replace
@@ -88,6 +90,12 @@ def recipe_of(cell: Cell) -> Recipe:
     if cell.focus:
         passes = (*passes, FOCUS)
     return replace(recipe, calibration=calibration, passes=passes)
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Of all that decides what the network becomes, not how it is written; 64 hex digits."""
+    parts = (recipe.calibration, recipe.passes, recipe.keep_fp)
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 def _grids(bits: int) -> Step:
