@@ -98,8 +98,15 @@ def _quantized(net: Sam | Sam2) -> Simulated:
         for name, site in sim.sites.items()
         if name.startswith("image_encoder") and not any(fits(name, p) for p in subject.keep_fp)
     ]
-    names = {"weight": "uniform8c-minmax", "act": "uniform8-minmax", "matmul": "centred8-minmax"}
-    quantize(ctx, at, **names, softmax="uniform8-minmax")  # type: ignore[arg-type]
+    quantize(  # as preset w8a8, but for limits that need no search
+        ctx,
+        at,
+        weight="uniform8c-minmax",
+        act="uniform8-minmax",
+        conv_out="uniform8c-minmax",
+        matmul="centred8-minmax",
+        softmax="uniform8-minmax",
+    )
     sim.fold()
     return sim
 
