@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,6 +61,21 @@ def test_a_correction_lies_in_the_deepest_error_and_says_its_kind(
     deepest = max(depths(truth & ~answer).max(), depths(answer & ~truth).max())
     kind = truth & ~answer if click.foreground else answer & ~truth
     assert depths(kind)[click.y, click.x] == pytest.approx(deepest, abs=1e-4)
+
+
+def test_what_ties_is_the_first_in_reading_order_however_distances_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    truth = np.zeros((60, 90), bool)
+    truth[10:31, 5:26] = truth[20:41, 50:71] = True
+    measured = cv2.distanceTransform
+
+    def rounded_otherwise(*given: Any) -> Any:
+        return measured(*given) * np.linspace(1, 1 + 1e-5, given[0].shape[1], dtype=np.float32)
+
+    monkeypatch.setattr(cv2, "distanceTransform", rounded_otherwise)
+    click = first_click(truth)
+    assert (click.x, click.y) == (15, 20)
 
 
 def test_a_click_in_the_middle_of_a_square_and_a_box_around_it() -> None:

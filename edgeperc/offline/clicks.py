@@ -82,7 +82,8 @@ def _middle(region: Mask, given: Sequence[Click]) -> tuple[int, int, float]:
     for click in given:
         if top <= click.y < bottom and left <= click.x < right:
             depth[click.y - top + 1, click.x - left + 1] = 0
-    row, column = divmod(int(depth.argmax()), width + 2)
+    squared = np.rint(depth * depth)  # whole: what rounds otherwise elsewhere still ties
+    row, column = divmod(int(squared.argmax()), width + 2)
     return left + column - 1, top + row - 1, float(depth[row, column])
 
 
