@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from edgeperc.errors import ModelError
 from edgeperc.offline.checkpoint import Weights
 from edgeperc.offline.nets.ddim import GRID
 from edgeperc.offline.nets.mambaseg import Four, MambaSeg, MambaSegConfig
+from edgeperc.offline.nets.strict_load import fitting, require_none
+
+HINT = "Is this a MambaSeg checkpoint, published or of edgeperc train?"
 
 STAGES = range(4)
 
@@ -37,7 +39,7 @@ def load_mambaseg(weights: Weights, *, input_px: tuple[int, int] | None = None) 
     own = net.state_dict()
     _require(sorted(own.keys() - state.keys()), "lacks")
     _require(sorted(state.keys() - own.keys()), "has unknown key")
-    net.load_state_dict({key: _fitting(key, state[key], own[key]) for key in own})
+    net.load_state_dict({key: fitting(key, state[key], own[key]) for key in own})
     return net.eval()
 
 
@@ -184,23 +186,9 @@ def _scan(theirs: str, ours: str) -> dict[str, str]:
     return {theirs: ours, **{f"{theirs}.{a}": f"{ours}.{b}" for a, b in layers.items()}}
 
 
-def _fitting(key: str, value: Tensor, own: Tensor) -> Tensor:
-    # A published 1 x 1 convolution is (out, in, 1, 1) where our linear layer is (out, in).
-    if value.squeeze().shape != own.squeeze().shape:
-        raise ModelError(f"checkpoint: {key} is {tuple(value.shape)}, must be {tuple(own.shape)}")
-    if not torch.isfinite(value).all():
-        raise ModelError(f"checkpoint: {key} holds values that are not finite")
-    return value.reshape(own.shape)
-
-
 def _require(keys: list[str], what: str) -> None:
     """Raise ModelError if there are such keys."""
-    if keys:
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        raise ModelError(
-            f"checkpoint {what} {keys[0]}{more}",
-            hint="Is this a MambaSeg checkpoint, published or of edgeperc train?",
-        )
+    require_none(keys, what, hint=HINT)
 
 
 def _four(numbers: Iterable[int]) -> Four:

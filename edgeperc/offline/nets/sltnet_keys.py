@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
-from edgeperc.errors import ModelError
 from edgeperc.offline.checkpoint import Weights
 from edgeperc.offline.nets.sltnet import SLTNet
+from edgeperc.offline.nets.strict_load import fitting, require_none
+
+HINT = "Is this an SLTNet checkpoint of the layout that the model card names?"
 
 NEVER_CALLED = re.compile(
     r"transformer[12]\.attn[23]\."
@@ -36,7 +37,7 @@ def load_sltnet(weights: Weights) -> SLTNet:
     _require([key for key in names.values() if key not in state], "lacks")
     unknown = sorted(state.keys() - names.values())
     _require([k for k in unknown if not (published and NEVER_CALLED.match(k))], "has unknown key")
-    net.load_state_dict({key: _fitting(names[key], state[names[key]], own[key]) for key in own})
+    net.load_state_dict({key: fitting(names[key], state[names[key]], own[key]) for key in own})
     return net.eval()
 
 
@@ -64,23 +65,9 @@ def _published_keys(own: Iterable[str]) -> dict[str, str]:
     return {f"{module}.{leaf}": f"{modules[module]}.{leaf}" for module, _, leaf in split}
 
 
-def _fitting(key: str, value: Tensor, own: Tensor) -> Tensor:
-    # The published MLP has Conv1d weights (128, 32, 1) where ours are (128, 32, 1, 1).
-    if value.squeeze().shape != own.squeeze().shape:
-        raise ModelError(f"checkpoint: {key} is {tuple(value.shape)}, must be {tuple(own.shape)}")
-    if not torch.isfinite(value).all():
-        raise ModelError(f"checkpoint: {key} holds values that are not finite")
-    return value.reshape(own.shape)
-
-
 def _require(keys: list[str], what: str) -> None:
     """Raise ModelError if there are such keys."""
-    if keys:
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        raise ModelError(
-            f"checkpoint {what} {keys[0]}{more}",
-            hint="Is this an SLTNet checkpoint of the layout that the model card names?",
-        )
+    require_none(keys, what, hint=HINT)
 
 
 def published_modules() -> dict[str, str]:
