@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import onnx
 import pytest
 import torch
@@ -20,6 +21,7 @@ from edgeperc.offline.compress.adapters.opening import subject_for
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
+from edgeperc.offline.compress.report import HEADING_PX
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import choose
 from edgeperc.offline.compress.written import SLACK, Written
@@ -58,6 +60,21 @@ def test_no_more_is_asked_of_files_than_the_network_agrees_with_itself(
     with pytest.raises(ModelError, match="asked for") as error:
         artifact._refuse_other(ctx, artifact_promptable, written)
     assert "agrees with itself by 0.9500" in error.value.hint
+
+
+def test_the_report_shows_masks_of_three_networks_side_by_side(tmp_path: Path) -> None:
+    ctx, ledger = made()
+    torch.manual_seed(0)
+    exact = tiny_sam2()
+    out = tmp_path / "out"
+    artifact.write(ctx, ledger, out, exact=exact, time_it=False, min_agreement=0.5)
+    shown = cv2.imread(str(out / "masks.png"))
+    side = exact.config.picture_px
+    assert shown.shape == (HEADING_PX + 2 * side, 3 * side, 3)
+    first, last = shown[HEADING_PX:, :side], shown[HEADING_PX:, 2 * side :]
+    assert 0 < (first != last).mean() < 0.5  # alike, not the same
+    heading = shown[:HEADING_PX]
+    assert all((heading[:, i * side : (i + 1) * side] < 128).any() for i in range(3))
 
 
 def test_steadiness_is_of_the_network_as_it_is() -> None:

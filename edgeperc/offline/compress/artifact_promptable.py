@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeperc import masks
 from edgeperc.config import Input, ModelCard, PromptTable
+from edgeperc.drawing import draw
 from edgeperc.infer import Session
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.adapters.prompts import MEAN, STD
@@ -31,7 +33,9 @@ from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
 from edgeperc.offline.onnx_part import Part, traced, write_part
 from edgeperc.offline.prompt_parts import constants, parts, written_out
+from edgeperc.packet import Stamp
 from edgeperc.picture import LONGEST, STRETCH
+from edgeperc.result import Instances, ModelRef
 
 OBSERVED = 8
 """Samples by which the range of what a convolution gives is chosen."""
@@ -39,7 +43,8 @@ COMPRESSED = ("encoder", "decoder")
 """Roles whose graphs are put into integers; the memory stays as it is."""
 TIMED = "encoder"
 MEASURE = "masks overlap by"
-RED = np.array([230, 60, 40])
+DRAWN = 4
+"""Masks of a picture in the report."""
 
 
 def card_of(ctx: Context, ledger: Ledger) -> ModelCard:
@@ -137,7 +142,7 @@ def agreement(
         for index in range(len(sample["points"])):
             points, labels = _padded(sample, index, table.points)
             grid = embedding.shape[-1]
-            masks = decoder.run(
+            logits = decoder.run(
                 embedding.numpy(),
                 *features[1:],
                 points.numpy(),
@@ -146,7 +151,7 @@ def agreement(
                 np.zeros(1, np.float32),
             )[0]
             which = _chosen(exact, sample, index)
-            found, wanted = masks[0, which] > 0, exact["masks"][index, which].numpy() > 0
+            found, wanted = logits[0, which] > 0, exact["masks"][index, which].numpy() > 0
             both += int((found & wanted).sum())
             either += int((found | wanted).sum())
     return both / either if either else 1.0
@@ -225,15 +230,27 @@ def _table(card: ModelCard) -> PromptTable:
 
 
 def _masks(ctx: Context, net: nn.Module, sample: Sample) -> NDArray[np.uint8]:
-    """A picture with the mask of each of its prompts that the network rates best laid over it."""
+    """A picture with the masks that a user gets for its first prompts, the largest below."""
     mean, std = np.array(MEAN), np.array(STD)
-    shown = sample["picture"][0].permute(1, 2, 0).numpy() * std + mean
+    picture = sample["picture"][0].permute(1, 2, 0).numpy() * std + mean
+    image = np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8))
+    height, width = image.shape[:2]
     answers = ctx.subject.run(net, sample)
-    masks, ious = answers["masks"], answers["ious"]
-    side = shown.shape[0]
-    for index in range(len(masks)):
-        best = int(ious[index].argmax())
-        logits = cv2.resize(masks[index, best].numpy(), (side, side))
-        shown[logits > 0] = 0.5 * shown[logits > 0] + 0.5 * RED
-    clipped: NDArray[np.uint8] = np.clip(shown, 0, 255).astype(np.uint8)
-    return clipped
+    found = []
+    for index in range(min(DRAWN, len(answers["masks"]))):
+        which = _chosen(answers, sample, index)
+        mask = cv2.resize(answers["masks"][index, which].numpy(), (width, height)) > 0
+        found.append((index, masks.encode(mask), float(answers["ious"][index, which])))
+    found.sort(key=lambda each: -masks.area(each[1]))
+    rles = tuple(rle for _, rle, _ in found)
+    instances = Instances(
+        stamp=Stamp(source="held out", seq=0, start_ns=0, end_ns=0),
+        ids=np.array([index for index, _, _ in found], np.int64),
+        masks=rles,
+        boxes=np.stack([masks.box(rle) for rle in rles]),
+        scores=np.array([score for _, _, score in found], np.float32),
+        visible=np.ones(len(found), np.float32),
+        picture_px=(width, height),
+        model=ModelRef(name=ctx.subject.name),
+    )
+    return draw(image, [instances])

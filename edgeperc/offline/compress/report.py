@@ -36,6 +36,7 @@ from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.written import AGREEMENT, Written
 
 NAMES = ("full precision", "round to nearest", "this recipe")
+HEADING_PX = 24
 PICTURES = 3
 
 
@@ -239,4 +240,9 @@ def _picture(ctx: Context, nets: Mapping[str, nn.Module], path: Path) -> None:
 
     kind = kind_of(ctx.subject)
     rows = [kind.drawn(ctx, nets, sample) for sample in ctx.held_out[:PICTURES]]
+    heading = np.full((HEADING_PX, rows[0].shape[1], 3), 255, np.uint8)
+    for column, name in enumerate(nets):
+        place = (column * rows[0].shape[1] // len(nets) + 6, HEADING_PX - 7)
+        cv2.putText(heading, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    rows.insert(0, heading)
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
