@@ -20,7 +20,7 @@ def test_the_keys_and_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_scan, "SHAPES", small)
     threads = torch.get_num_threads()
     figures = Figures()
-    fusion.measure(figures)
+    bench_scan.measure(figures)
     assert torch.get_num_threads() == threads
     assert [each.key for each in figures.shown] == list(small)
     each = [figures.details[f"scan_speedup_encoder_{stage}"] for stage in ("1", "3")]
