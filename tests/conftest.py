@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+# Tests that run in the background of a shell are born deaf to Ctrl-C, and so were their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 WIDTH, HEIGHT = 64, 48
