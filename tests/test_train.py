@@ -138,7 +138,7 @@ def test_settled_statistics_are_the_average_over_all_pictures() -> None:
     norm = nn.BatchNorm2d(2)
     norm.running_mean.fill_(99)
     pictures = [torch.randn(1, 2, 8, 8) + k for k in range(4)]
-    train.settle_statistics(nn.Sequential(norm), iter(pictures))
+    train.settle_statistics(nn.Sequential(norm), ([each] for each in pictures))
     expected = torch.stack([p.mean((0, 2, 3)) for p in pictures]).mean(0)
     torch.testing.assert_close(norm.running_mean, expected)
     assert norm.momentum == 0.1

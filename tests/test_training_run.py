@@ -18,10 +18,14 @@ def run_in(folder, identity=None, pace=PACE):
     return TrainingRun(nn.Linear(3, 1), identity or {"seed": 0}, folder / "checkpoint.pt", pace)
 
 
-def fit(run, stop_at=None):
+class Killed(BaseException):
+    """What nobody expects."""
+
+
+def fit(run, stop_at=None, stop=Killed):
     def loss_of(step):
         if step == stop_at:
-            raise KeyboardInterrupt
+            raise stop
         x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
         return (run.net(x)[:, 0] - x.sum(1)).square().mean()
 
@@ -39,15 +43,20 @@ def test_it_learns_and_averages(tmp_path):
     assert (mean - run.net.weight).abs().max() < 0.3
 
 
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
+@pytest.mark.parametrize(
+    ("stop", "step"),
+    [(Killed, 20), (KeyboardInterrupt, 25)],
+    ids=["the last checkpoint before the kill", "Ctrl-C saves"],
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path, stop, step):
     whole = run_in(tmp_path)
     fit(whole)
     (tmp_path / "checkpoint.pt").unlink()
-    with pytest.raises(KeyboardInterrupt):
-        fit(run_in(tmp_path), stop_at=25)
+    with pytest.raises(stop):
+        fit(run_in(tmp_path), stop_at=25, stop=stop)
     rest = run_in(tmp_path)
     rest.load()
-    assert rest.step == 20, "the last checkpoint before the kill"
+    assert rest.step == step
     fit(rest)
     for name, value in whole.averaged().items():
         assert torch.equal(value, rest.averaged()[name])

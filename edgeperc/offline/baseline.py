@@ -67,7 +67,7 @@ def random_model(card: ModelCard, folder: Path, grids: Sequence[Grid]) -> ModelF
     bins, height, width = grids[0].shape
     net = SLTNet(len(card.classes), bins=bins)
     pairs = zip(grids[::2], grids[1::2], strict=False)  # a batch norm needs more than one picture
-    settle_statistics(net, (torch.from_numpy(np.stack(pair)) for pair in pairs))
+    settle_statistics(net, ([torch.from_numpy(np.stack(pair))] for pair in pairs))
     for block in net.modules():
         if isinstance(block, LMSB):
             layers: tuple[Any, ...] = (*block.reduce, *block.expand)

@@ -8,7 +8,7 @@ checkpoint as if nothing had happened. What it learns from is drawn once and kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -106,16 +106,13 @@ def train(
         run = TrainingRun(net, identity, out_dir / "checkpoint.pt", _pace(settings))
         if resume:
             run.load()
-        try:
-            run.fit(
-                _loss_of(net, data, settings, seed),
-                progress,
-                validate=lambda: f"mIoU {100 * validate(net, validation)[0].miou:.1f} %",
-            )
-        except KeyboardInterrupt:
-            run.save()
-            raise
-        settle_statistics(net, whole_pictures(data, seed, settings.settle_batches))
+        run.fit(
+            _loss_of(net, data, settings, seed),
+            progress,
+            validate=lambda: f"mIoU {100 * validate(net, validation)[0].miou:.1f} %",
+        )
+        pictures = whole_pictures(data, seed, settings.settle_batches)
+        settle_statistics(net, ([picture] for picture in pictures))
     scores, firing = validate(net, validation)
     weights = out_dir / "weights.pt"
     save_state(net.state_dict(), weights)
@@ -160,16 +157,19 @@ def validate(net: SLTNet, data: Dataset) -> tuple[Scores, dict[str, float]]:
     return score(confusion, CLASSES), {name: float(np.mean(v)) for name, v in firing.items()}
 
 
-def settle_statistics(net: nn.Module, pictures: Iterator[Tensor]) -> None:
-    """Replace BN's running averages, which chase the last few crops, by true averages."""
+def settle_statistics(net: nn.Module, inputs: Iterable[Sequence[Tensor]]) -> None:
+    """Replace BN's running averages, which chase the last few crops, by true averages.
+
+    inputs: what the network is called with, time after time.
+    """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     net.train()
     with torch.no_grad():
-        for picture in pictures:
-            net(picture)
+        for each in inputs:
+            net(*each)
     net.eval()
     for norm in norms:
         norm.momentum = 0.1

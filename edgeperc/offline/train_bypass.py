@@ -134,11 +134,7 @@ def train(
         return BypassScores(before=before[0], after=after[0], windows=after[1])
 
     with progress_bar(console or Console()) as progress:
-        try:
-            run.fit(task.loss, progress, validate=lambda: str(keep()))
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.fit(task.loss, progress, validate=lambda: str(keep()))
     return Trained(weights=target, scores=keep(), seconds=run.seconds, model=net.config.name)
 
 

@@ -123,15 +123,11 @@ def train(
             loss: Tensor = task.loss(net, data, (seed, step), settings.batch)
             return loss
 
-        try:
-            run.fit(
-                loss_of,
-                progress,
-                validate=lambda: str(task.headline(task.validate(net, validation))),
-            )
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.fit(
+            loss_of,
+            progress,
+            validate=lambda: str(task.headline(task.validate(net, validation))),
+        )
     weights = out_dir / "weights.pt"
     save_state({"channels": settings.channels, "net": net.state_dict()}, weights)
     scores = task.validate(net, validation)

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeperc.errors import ConfigError
 from edgeperc.offline.batches import class_weights
@@ -30,7 +30,7 @@ from edgeperc.offline.fusion_pairs import cached_pairs
 from edgeperc.offline.nets.mambaseg import VARIANTS, MambaSeg
 from edgeperc.offline.samples import Dataset
 from edgeperc.offline.score import Scores, confusion_matrix, score
-from edgeperc.offline.train import VALIDATION_STREETS, label_loss
+from edgeperc.offline.train import VALIDATION_STREETS, label_loss, settle_statistics
 from edgeperc.offline.training_run import Pace, TrainingRun, progress_bar, save_state
 from edgeperc.places import find_card
 from edgeperc.twin.scene import CLASSES
@@ -124,11 +124,7 @@ def train(
         if resume:
             run.load()
         look = partial(by_condition, net, tensors, modality=settings.blind.modality)
-        try:
-            run.fit(loss_of, progress, validate=lambda: _in_words(look(validation)))
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.fit(loss_of, progress, validate=lambda: _in_words(look(validation)))
         net.load_state_dict(run.averaged())
         settle_statistics(net, [batch(-1 - k)[:2] for k in range(settings.settle_batches)])
         found = look(validation)
@@ -177,21 +173,6 @@ def condition_table(title: str, found: dict[str, Scores]) -> Table:
         seen = "" if name in TRAINED or name == "all" else " (never trained on)"
         table.add_row(name + seen, f"{100 * scores.miou:.1f}", f"{100 * scores.accuracy:.1f}")
     return table
-
-
-def settle_statistics(net: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Replace batch norm's running averages, which belong to other weights, by true averages."""
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    net.train()
-    with torch.no_grad():
-        for frames, voxels in batches:
-            net(frames, voxels)
-    net.eval()
-    for norm in norms:
-        norm.momentum = 0.1
 
 
 def _batch(

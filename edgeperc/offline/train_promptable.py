@@ -105,9 +105,5 @@ def train(
     with progress_bar(console or Console()) as progress:
         if resume:
             run.load()
-        try:
-            run.fit(task.loss, progress, validate=lambda: str(keep()))
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.fit(task.loss, progress, validate=lambda: str(keep()))
     return Trained(weights=weights, scores=keep(), seconds=run.seconds)

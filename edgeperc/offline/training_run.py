@@ -76,24 +76,31 @@ class TrainingRun:
         *,
         validate: Callable[[], str] = lambda: "",
     ) -> None:
-        """Do the steps that are left. validate: a few words about the network as it is now."""
+        """Do the steps that are left. validate: a few words about the network as it is now.
+
+        Ctrl-C saves where it is, and goes on to the caller.
+        """
         pace = self.pace
         task = progress.add_task("train", total=pace.steps, completed=self.step, note="")
         started_s, seconds_before = time.monotonic(), self.seconds
         mean_loss, headline, first = 0.0, "", self.step + 1
-        while self.step < pace.steps:
-            loss = self._advance(loss_of(self.step))
-            self.step += 1
-            mean_loss = 0.99 * mean_loss + 0.01 * loss if self.step > first else loss
-            self.seconds = seconds_before + time.monotonic() - started_s
-            if self.step % pace.validate_every == 0 and self.step < pace.steps:
-                headline = validate()
-                progress.console.print(
-                    f"step {self.step}: loss {mean_loss:.3f}, {headline}, {self.seconds:.0f} s"
-                )
-            if self.step % pace.checkpoint_every == 0:
-                self.save()
-            progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  {headline}")
+        try:
+            while self.step < pace.steps:
+                loss = self._advance(loss_of(self.step))
+                self.step += 1
+                mean_loss = 0.99 * mean_loss + 0.01 * loss if self.step > first else loss
+                self.seconds = seconds_before + time.monotonic() - started_s
+                if self.step % pace.validate_every == 0 and self.step < pace.steps:
+                    headline = validate()
+                    progress.console.print(
+                        f"step {self.step}: loss {mean_loss:.3f}, {headline}, {self.seconds:.0f} s"
+                    )
+                if self.step % pace.checkpoint_every == 0:
+                    self.save()
+                progress.update(task, advance=1, note=f"loss {mean_loss:.3f}  {headline}")
+        except KeyboardInterrupt:
+            self.save()
+            raise
         self.save()
 
     def averaged(self) -> dict[str, Tensor]:
