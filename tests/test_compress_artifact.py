@@ -24,7 +24,6 @@ from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.report import HEADING_PX
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.sites import choose
-from edgeperc.offline.compress.written import SLACK, Written
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.golden import agreement
 
@@ -44,22 +43,6 @@ def made() -> tuple[Context, Ledger]:
     sim.fold()
     ledger = Ledger("tiny", "w8a8", "0" * 64, 0, "noise", 2, 2)
     return ctx, ledger
-
-
-@pytest.mark.parametrize("far", [0.9 * SLACK, 1.1 * SLACK])
-def test_no_more_is_asked_of_files_than_the_network_agrees_with_itself(
-    far: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ctx, _ = made()
-    monkeypatch.setattr(artifact, "steadiness", lambda ctx: 0.95)
-    written = Written(agreement=0.95 - far)
-    if far < SLACK:
-        artifact._refuse_other(ctx, artifact_promptable, written)
-        assert (written.wanted, written.steady) == (0.95 - SLACK, 0.95)
-        return
-    with pytest.raises(ModelError, match="asked for") as error:
-        artifact._refuse_other(ctx, artifact_promptable, written)
-    assert "agrees with itself by 0.9500" in error.value.hint
 
 
 def test_the_report_shows_masks_of_three_networks_side_by_side(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import described
 from edgeperc.offline.compress.report_sites import stored_as
 from edgeperc.offline.compress.simulate import Simulated
-from edgeperc.offline.compress.written import AGREEMENT, SLACK, Written
+from edgeperc.offline.compress.written import AGREEMENT, Written
 from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.nets.sam import Sam
 from edgeperc.offline.nets.sam2 import Sam2
@@ -124,23 +124,16 @@ def kind_of(subject: Subject) -> Kind:
 
 
 def _refuse_other(ctx: Context, kind: Kind, written: Written) -> None:
-    """Raises ModelError for files that answer otherwise than the simulated network.
-
-    A sum in another order turns roundings over, and with few bits a rounding is a large step: no
-    more is asked of files than a network agrees with itself.
-    """
+    """Raises ModelError for files that answer otherwise than the simulated network."""
     if written.agreement >= written.wanted:
         return
-    written.steady = steadiness(ctx)
-    written.wanted = min(written.wanted, written.steady - SLACK)
-    if not written.agreement >= written.wanted:
-        raise ModelError(
-            f"the files answer otherwise than the simulated network: {kind.MEASURE} "
-            f"{written.agreement:.4f}, {written.wanted:.4g} is asked for",
-            hint=f"the simulated network agrees with itself by {written.steady:.4f} where its "
-            "input moves by a millionth; more bits, or say what you accept: min_agreement in "
-            "[accept] of the recipe",
-        )
+    raise ModelError(
+        f"the files answer otherwise than the simulated network: {kind.MEASURE} "
+        f"{written.agreement:.4f}, {written.wanted:g} is asked for",
+        hint=f"the simulated network agrees with itself by {steadiness(ctx):.4f} where its "
+        "input moves by a millionth; more bits, or say what you accept: min_agreement in "
+        "[accept] of the recipe",
+    )
 
 
 @torch.no_grad()
@@ -173,8 +166,7 @@ def quant_table(ctx: Context, ledger: Ledger, written: Written, opset: int) -> d
         "opset": opset,
         "agreement": round(written.agreement, 4),
         "agreement_wanted": written.wanted,
-        "agreement_with_itself": written.steady,
-        "agreement_lowered_by_recipe": written.steady is None and written.wanted < AGREEMENT,
+        "agreement_lowered_by_recipe": written.wanted < AGREEMENT,
         "runs_in_integers": written.kinds,
         "convolutions": written.convolutions,
         "labels": labels(ctx.sim, integers=integers),

@@ -189,12 +189,7 @@ def _notes(ledger: Ledger, written: Written, facts: Facts) -> list[str]:
 
 def _agreement(written: Written) -> str:
     asked = f"{written.wanted:.4g} is asked for"
-    if written.steady is not None:
-        asked += (
-            f", since the simulated network agrees with itself by {written.steady:.4f} where its "
-            "input moves by a millionth"
-        )
-    elif written.wanted < AGREEMENT:
+    if written.wanted < AGREEMENT:
         asked = f"the recipe's min_agreement of {written.wanted:g} is in place of {AGREEMENT:g}"
     return f"- Agreement of the files with the simulated network: {written.agreement:.4f}; {asked}."
 

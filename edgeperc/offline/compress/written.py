@@ -10,26 +10,21 @@ from edgeperc.offline.compress.ledger import Ledger
 
 AGREEMENT = 0.99
 """Least agreement of files and simulated network on held-out samples; less only where a recipe says
-so, or where the simulated network does not agree with itself by that. Of a promptable network it is
-the IoU of the masks that a user gets, over all pixels; of a semantic one the share of pixels with
-the same label."""
-SLACK = 0.005
-"""By how much files may agree less with a simulated network than it does with itself."""
+so. Of a promptable network it is the IoU of the masks that a user gets, over all pixels; of a
+semantic one the share of pixels with the same label."""
 
 
 @dataclass(slots=True)
 class Written:
     """What was written. kinds: role -> how many products and convolutions run on codes, of all.
-    agreement: with the simulated network; wanted: what it has to be. steady: what the simulated
-    network's with itself is, where that was asked. entries: of the card. convolutions: where their
-    input is quantized.
+    agreement: with the simulated network; wanted: what it has to be. entries: of the card.
+    convolutions: where their input is quantized.
     """
 
     entries: list[FileEntry] = field(default_factory=list)
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)
     agreement: float = 0.0
     wanted: float = AGREEMENT
-    steady: float | None = None
     convolutions: str = ""
 
 
