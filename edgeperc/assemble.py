@@ -8,6 +8,8 @@ from functools import partial
 from edgeperc import places, plugin
 from edgeperc.clock import ReplayClock, host_clock
 from edgeperc.config import Input, ModelCard, PipelineTable
+from edgeperc.control import Daemon
+from edgeperc.daemon import LocalDaemon
 from edgeperc.errors import ConfigError, blame
 from edgeperc.pairs import Rules
 from edgeperc.pipeline import Pipeline, Run
@@ -57,10 +59,11 @@ def assemble(
             models=tuple(p.ref for p in pipelines) + (search.refs if search else ()),
         )
         trackers = [p.model for p in pipelines if isinstance(p.model, Tracker)]
-        sinks = _sinks(plan, inventory, trackers)
+        daemon = LocalDaemon(plan)
+        sinks = _sinks(plan, inventory, trackers, daemon)
         undo.pop_all()
     validate = plan.app.validate
-    return Run(
+    run = Run(
         sensors=sensors,
         pipelines=pipelines,
         sinks=sinks,
@@ -70,6 +73,8 @@ def assemble(
         search=search,
         viewer=viewer,
     )
+    daemon.bind(run)
+    return run
 
 
 def _search(
@@ -141,7 +146,7 @@ def _pairs(table: PipelineTable, card: ModelCard, where: str) -> Rules | None:
     )
 
 
-def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker]) -> list[Sink]:
+def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker], daemon: Daemon) -> list[Sink]:
     opened: list[Sink] = []
     try:
         for number, table in enumerate(plan.app.sinks, start=1):
@@ -150,7 +155,7 @@ def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker]) -> list[Si
                 kind="sink",
                 where=f"{plan.app_where} [[sinks]] #{number}",
                 folder=plan.app_path.parent,
-                injected={"inventory": inventory, "trackers": trackers},
+                injected={"inventory": inventory, "trackers": trackers, "daemon": daemon},
             )
             opened.append(construct())
     except BaseException:

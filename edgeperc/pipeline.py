@@ -20,9 +20,9 @@ from edgeperc.clock import Clock
 from edgeperc.errors import DataError, DeviceError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
-from edgeperc.packet import Events, Frame, ModelInput, Pair, Sensor
+from edgeperc.packet import Events, Frame, ModelInput, Packet, Pair, Sensor
 from edgeperc.pairs import Rules
-from edgeperc.result import HealthSink, Model, ModelRef, Result, Sink, Viewer
+from edgeperc.result import HealthSink, Model, ModelRef, PacketSink, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows
@@ -117,6 +117,7 @@ class Run:
         self._open = dict(sensors)
         self._pipelines = tuple(pipelines)
         self._sinks = [*sinks, *([viewer] if viewer else [])]
+        self._seeing = _seeing(self._sinks)
         self._viewer = viewer
         self._clock = clock
         self._validator = validator
@@ -174,15 +175,31 @@ class Run:
         return (*own, *(self._search.pipelines() if self._search else ()))
 
     def report(self) -> None:
-        """Tell the sinks that want to know whether each sensor and mirror is there."""
+        """Tell the sinks that want to know what is well: sensors, mirrors, pipelines."""
         silent = {name for intake in self._intakes.values() for name in intake.silent()}
-        well = {
-            status.name: status.state in ("running", "ended") and status.name not in silent
-            for status in self.sensors()
+        states = {status.name: status.state for status in self.sensors()}
+        here = {
+            name: state in ("running", "ended") and name not in silent
+            for name, state in states.items()
         }
+        well = {f"sensors/{name}": is_here for name, is_here in here.items()}
+        feeds = {pipeline.name: pipeline.input for pipeline in self._pipelines}
+        for status in self.pipelines():
+            has_packets = here.get(feeds.get(status.name, ""), True)
+            well[f"pipelines/{status.name}"] = status.meter.results > 0 and has_packets
         for sink in list(self._sinks):
             if isinstance(sink, HealthSink):
                 sink.report(well)
+
+    def add(self, sink: Sink) -> None:
+        """Give one more sink what comes from now on."""
+        self._sinks.append(sink)
+        self._seeing = _seeing(self._sinks)
+
+    def remove(self, sink: Sink) -> None:
+        """Close a sink and give it nothing more; one that is gone already is no error."""
+        self._forget(sink)
+        self._close(sink)
 
     @property
     def search(self) -> Search | None:
@@ -296,6 +313,7 @@ class Run:
                     status.frames += 1
                     if self._viewer:
                         self._viewer.see(packet)
+                self._show(packet)
                 for pipeline, intake in fed:
                     try:
                         intake.put(name, packet)
@@ -346,6 +364,14 @@ class Run:
         pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
         return result
 
+    def _show(self, packet: Packet) -> None:
+        """Hand a packet to every sink that wants packets."""
+        for sink in self._seeing:
+            try:
+                sink.take(packet)
+            except (EdgepercError, OSError) as error:
+                self._leave_out(sink, error)
+
     def _deliver(self, result: Result) -> None:
         """Hand a result to every sink."""
         for sink in list(self._sinks):
@@ -357,9 +383,13 @@ class Run:
     def _leave_out(self, sink: Sink, error: Exception) -> None:
         """Go on without a sink that failed."""
         self._note(f"sink {sink.where or type(sink).__name__}", error)
-        with suppress(ValueError):  # another pipeline was faster
-            self._sinks.remove(sink)
+        self._forget(sink)
         self._close(sink)
+
+    def _forget(self, sink: Sink) -> None:
+        with suppress(ValueError):  # another thread was faster
+            self._sinks.remove(sink)
+        self._seeing = _seeing(self._sinks)
 
     def _close(self, sink: Sink) -> None:
         try:
@@ -372,3 +402,8 @@ class Run:
         if who not in self._errors:
             log.info("%s: %s", who, error)
             self._errors[who] = f"{who}: {error}"
+
+
+def _seeing(sinks: Sequence[Sink]) -> tuple[PacketSink, ...]:
+    """Those of the sinks that want packets; asked once, since such a question takes a while."""
+    return tuple(sink for sink in list(sinks) if isinstance(sink, PacketSink))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.packet import Frame, Gaze, ModelInput, Pair, Stamp
+from edgeperc.packet import Frame, Gaze, ModelInput, Packet, Pair, Stamp
 
 if TYPE_CHECKING:
     from edgeperc.masks import Rle
@@ -153,11 +153,21 @@ class Viewer(Sink, Protocol):
 
 
 @runtime_checkable
+class PacketSink(Sink, Protocol):
+    """A sink that also wants what the sensors say. Called from the threads of all sensors."""
+
+    def take(self, packet: Packet) -> None:
+        """Take a packet that passed the checks; must not block."""
+
+
+@runtime_checkable
 class HealthSink(Sink, Protocol):
     """A sink that also tells how the parts of the run are."""
 
     def report(self, well: Mapping[str, bool]) -> None:
-        """Take, now and then, whether each sensor and mirror is there; must not block."""
+        """Take, now and then, which `sensors/NAME` are there and which `pipelines/NAME` give
+        results; must not block.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -380,7 +380,7 @@ def test_health_of_a_part_follows_what_the_run_reports(sink: Grpc, channel: grpc
         check(mirror, timeout=10)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     for is_well, expected in ((True, SERVING), (False, NOT_SERVING), (True, SERVING)):
-        sink.report({"mirror": is_well, "dvs": True})
+        sink.report({"sensors/mirror": is_well, "sensors/dvs": True})
         assert check(mirror, timeout=10).status == expected
     whole = health_pb2.HealthCheckRequest(service="")
     assert check(whole, timeout=10).status == NOT_SERVING  # no result came yet

@@ -199,7 +199,7 @@ def test_when_the_camera_ends_early_events_go_on_and_health_says_so() -> None:
     run.start()
     assert seen.wait(20)
     run.report()
-    assert kept.reports == [{"cam": False, "dvs": True}]
+    assert kept.reports == [{"sensors/cam": False, "sensors/dvs": True, "pipelines/p": True}]
     assert run.pipelines()[0].note == "frames of 'cam' are missing or empty"
     blocked.set()
     assert run.wait(20)

@@ -385,7 +385,9 @@ def test_sinks_that_want_to_know_hear_how_the_parts_are() -> None:
     )
     finish(run)
     run.report()
-    assert reporting.reports == [{"dvs": True, "mirror": False}]
+    assert reporting.reports == [
+        {"sensors/dvs": True, "sensors/mirror": False, "pipelines/p": True}
+    ]
 
 
 def test_a_viewer_sees_each_frame_before_its_result() -> None:

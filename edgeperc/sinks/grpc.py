@@ -99,9 +99,9 @@ class Grpc:
             self._health.set_serving()
 
     def report(self, well: Mapping[str, bool]) -> None:
-        """Health of `sensors/<name>`, beside that of the whole."""
+        """Health of each sensor and pipeline, beside that of the whole."""
         for name, is_well in well.items():
-            self._health.report(f"sensors/{name}", is_well)
+            self._health.report(name, is_well)
 
     def close(self) -> None:
         """Send what waits, end all streams within a second and release the port."""

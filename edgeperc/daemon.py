@@ -1,0 +1,74 @@
+"""The daemon as its sinks see it, with all pipelines in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+
+from edgeperc import __version__
+from edgeperc.control import AppText, ControlError, DaemonStatus, RecordingStatus, State, Steering
+from edgeperc.pipeline import Run
+from edgeperc.plan import Plan
+
+_ALONE = "this daemon runs its app in one process and keeps it to its end"
+
+
+class LocalDaemon:
+    """One run and its plan. `bind` gives it the run, which needs the sinks first."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._run: Run | None = None
+        self._started_s = time.monotonic()
+
+    def bind(self, run: Run) -> None:
+        """The run that all is about."""
+        self._run = run
+
+    @property
+    def steering(self) -> Steering | None:
+        """None: nobody but the search points the mirror of such a daemon."""
+        return None
+
+    def status(self) -> DaemonStatus:
+        """How it is now."""
+        run = self._run
+        new = DaemonStatus(
+            version=__version__,
+            app=self._plan.app_path.stem,
+            state="starting",
+            uptime_s=time.monotonic() - self._started_s,
+        )
+        if run is None:
+            return new
+        sensors, pipelines = run.sensors(), run.pipelines()
+        state: State = "serving"
+        if not all(pipeline.meter.results for pipeline in pipelines):
+            state = "starting"
+        if run.errors or any(sensor.state in ("lost", "failed") for sensor in sensors):
+            state = "degraded"
+        return replace(new, state=state, sensors=sensors, pipelines=pipelines, errors=run.errors)
+
+    def app(self) -> AppText:
+        """What it runs."""
+        path = self._plan.app_path
+        text = path.read_text() if path.is_file() else ""
+        etag = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return AppText(name=path.stem, toml=text, etag=etag)
+
+    def validate(self, toml: str) -> None:
+        """Refused."""
+        raise ControlError(_ALONE)
+
+    def apply(self, toml: str, etag: str) -> AppText:
+        """Refused."""
+        raise ControlError(_ALONE)
+
+    def start_recording(self, name: str = "") -> RecordingStatus:
+        """Refused."""
+        raise ControlError("this daemon cannot record")
+
+    def stop_recording(self) -> RecordingStatus:
+        """Refused."""
+        raise ControlError("nothing is recorded", why="unknown")
