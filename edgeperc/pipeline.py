@@ -11,25 +11,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from edgeperc.clock import Clock
-from edgeperc.errors import DataError, DeviceError, EdgepercError
+from edgeperc.errors import DataError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
-from edgeperc.packet import Events, Frame, ModelInput, Packet, Pair, Sensor
+from edgeperc.outlets import Outlets
+from edgeperc.packet import Frame, ModelInput, Packet, Pair, Sensor
 from edgeperc.pairs import Rules
-from edgeperc.result import HealthSink, Model, ModelRef, PacketSink, Result, Sink, Viewer
+from edgeperc.reading import Reading
+from edgeperc.result import Model, ModelRef, Result, Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows
 
 log = logging.getLogger("edgeperc")
 
-_MAX_BACKOFF_S = 8.0
 _STOP_S = 0.8
 
 
@@ -114,20 +114,17 @@ class Run:
         search: Search | None = None,
         viewer: Viewer | None = None,
     ) -> None:
-        self._open = dict(sensors)
         self._pipelines = tuple(pipelines)
-        self._sinks = [*sinks, *([viewer] if viewer else [])]
-        self._seeing = _seeing(self._sinks)
+        self._outlets = Outlets([*sinks, *([viewer] if viewer else [])], note=self._note)
         self._viewer = viewer
         self._clock = clock
-        self._validator = validator
-        self._lossless = lossless
         self._search = search
         self._intakes = {p.name: p.intake(lossless=lossless) for p in pipelines}
-        self._status = {name: SensorStatus(name=name) for name in sensors}
-        self._sensors: dict[str, Sensor] = {}
+        self._readings = {
+            name: Reading(name, open_sensor, self, validator=validator, lossless=lossless)
+            for name, open_sensor in sensors.items()
+        }
         self._errors: dict[str, str] = {}
-        self._stopping = threading.Event()
         self._bug: BaseException | None = None
         self._threads: list[threading.Thread] = []
 
@@ -135,8 +132,8 @@ class Run:
         """Start one thread a pipeline and one a sensor."""
         for pipeline in self._pipelines:
             self._spawn(f"pipeline {pipeline.name}", partial(self._process, pipeline))
-        for name in self._open:
-            self._spawn(f"sensor {name}", partial(self._read, name))
+        for name, reading in self._readings.items():
+            self._spawn(f"sensor {name}", reading.run)
         if self._search:
             self._spawn("search", self._run_search)
 
@@ -151,13 +148,12 @@ class Run:
         """End every thread and close the sinks; at most about two seconds."""
         self._halt()
         self._join(_STOP_S)
-        for sink in list(self._sinks):
-            self._close(sink)
+        self._outlets.close()
 
     def sensors(self) -> tuple[SensorStatus, ...]:
         """A copy of each sensor's status."""
         steered = self._search.sensors() if self._search else ()
-        return (*(replace(status) for status in self._status.values()), *steered)
+        return (*(replace(reading.status) for reading in self._readings.values()), *steered)
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """Each pipeline's figures now."""
@@ -187,19 +183,15 @@ class Run:
         for status in self.pipelines():
             has_packets = here.get(feeds.get(status.name, ""), True)
             well[f"pipelines/{status.name}"] = status.meter.results > 0 and has_packets
-        for sink in list(self._sinks):
-            if isinstance(sink, HealthSink):
-                sink.report(well)
+        self._outlets.report(well)
 
     def add(self, sink: Sink) -> None:
         """Give one more sink what comes from now on."""
-        self._sinks.append(sink)
-        self._seeing = _seeing(self._sinks)
+        self._outlets.add(sink)
 
     def remove(self, sink: Sink) -> None:
         """Close a sink and give it nothing more; one that is gone already is no error."""
-        self._forget(sink)
-        self._close(sink)
+        self._outlets.remove(sink)
 
     @property
     def search(self) -> Search | None:
@@ -209,7 +201,7 @@ class Run:
     @property
     def where(self) -> tuple[str, ...]:
         """Where to look for the results."""
-        return tuple(sink.where for sink in self._sinks if sink.where)
+        return self._outlets.where
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -237,19 +229,18 @@ class Run:
 
     def _halt(self) -> None:
         """Tell every thread to end."""
-        self._stopping.set()
+        for reading in self._readings.values():
+            reading.stop()
         self._clock.stop()
         if self._search:
             self._search.stop()
         for intake in self._intakes.values():
             intake.abort()
-        for sensor in list(self._sensors.values()):
-            sensor.close()
 
     def _run_search(self) -> None:
         """Search to the end. Where the search ends by itself, all does."""
         assert self._search
-        self._search.run(self._deliver, self._viewer.see if self._viewer else None)
+        self._search.run(self._outlets.write, self._viewer.see if self._viewer else None)
         self._halt()
 
     def _join(self, timeout_s: float | None) -> None:
@@ -257,71 +248,32 @@ class Run:
         for thread in self._threads:
             thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
 
-    def _read(self, name: str) -> None:
-        """Read one sensor to its end, through losses and reconnections."""
-        status = self._status[name]
-        backoff_s = 0.5
-        while not self._stopping.is_set():
-            packets_before = status.packets
+    def opened(self, name: str) -> None:
+        """See Listener."""
+        for _, intake in self._fed_by(name):
+            intake.restart(name)
+
+    def take(self, name: str, packet: Packet) -> None:
+        """See Listener: show a packet, and hand it to the pipelines that look at its sensor."""
+        if self._viewer and isinstance(packet, Frame):
+            self._viewer.see(packet)
+        self._outlets.take(packet)
+        for pipeline, intake in self._fed_by(name):
             try:
-                self._read_once(name)
-                status.state = "ended"
-                break
-            except DataError as error:
-                status.state, status.error, status.hint = "failed", str(error), error.hint
-                break
-            except DeviceError as error:
-                status.error, status.hint = str(error), error.hint
-                if self._lossless:
-                    status.state = "failed"
-                    break
-                if status.packets > packets_before:
-                    backoff_s = 0.5
-                if status.state != "lost":
-                    log.warning("sensor '%s' lost: %s; reconnecting", name, error)
-                status.state = "lost"
-                for _, intake in self._fed_by(name):
-                    intake.lost(name)
-                self._stopping.wait(backoff_s)
-                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+                intake.put(name, packet)
+            except DataError as error:  # its sensors do not go together
+                self._note(f"pipeline {pipeline}", error)
+                intake.abort()
+
+    def lost(self, name: str) -> None:
+        """See Listener."""
+        for _, intake in self._fed_by(name):
+            intake.lost(name)
+
+    def ended(self, name: str) -> None:
+        """See Listener."""
         for _, intake in self._fed_by(name):
             intake.end(name)
-
-    def _read_once(self, name: str) -> None:
-        """Open a sensor, validate its packets, cut them and hand them on."""
-        status = self._status[name]
-        validator = self._validator()
-        fed = self._fed_by(name)
-        for _, intake in fed:
-            intake.restart(name)
-        sensor = self._sensors[name] = self._open[name]()
-        try:
-            if self._stopping.is_set():  # `stop` may have looked before this sensor was there
-                return
-            status.counters = validator.counters
-            for packet in validator.stream(sensor.packets()):
-                if self._stopping.is_set():
-                    return
-                if status.state == "lost":
-                    log.warning("sensor '%s' is back", name)
-                    status.error = status.hint = ""
-                status.state = "running"
-                status.packets += 1
-                if isinstance(packet, Events):
-                    status.events += len(packet)
-                else:
-                    status.frames += 1
-                    if self._viewer:
-                        self._viewer.see(packet)
-                self._show(packet)
-                for pipeline, intake in fed:
-                    try:
-                        intake.put(name, packet)
-                    except DataError as error:  # its sensors do not go together
-                        self._note(f"pipeline {pipeline}", error)
-                        intake.abort()
-        finally:
-            sensor.close()
 
     def _fed_by(self, name: str) -> list[tuple[str, Intake]]:
         return [each for each in self._intakes.items() if name in each[1].sources]
@@ -360,50 +312,12 @@ class Run:
             result.timings, wait_ns=started_ns - arrived_ns, total_ns=done_ns - arrived_ns
         )
         result = replace(result, timings=timings)
-        self._deliver(result)
+        self._outlets.write(result)
         pipeline.meter.finished(timings, time.perf_counter_ns() - done_ns)
         return result
-
-    def _show(self, packet: Packet) -> None:
-        """Hand a packet to every sink that wants packets."""
-        for sink in self._seeing:
-            try:
-                sink.take(packet)
-            except (EdgepercError, OSError) as error:
-                self._leave_out(sink, error)
-
-    def _deliver(self, result: Result) -> None:
-        """Hand a result to every sink."""
-        for sink in list(self._sinks):
-            try:
-                sink.write(result)
-            except (EdgepercError, OSError) as error:
-                self._leave_out(sink, error)
-
-    def _leave_out(self, sink: Sink, error: Exception) -> None:
-        """Go on without a sink that failed."""
-        self._note(f"sink {sink.where or type(sink).__name__}", error)
-        self._forget(sink)
-        self._close(sink)
-
-    def _forget(self, sink: Sink) -> None:
-        with suppress(ValueError):  # another thread was faster
-            self._sinks.remove(sink)
-        self._seeing = _seeing(self._sinks)
-
-    def _close(self, sink: Sink) -> None:
-        try:
-            sink.close()
-        except (EdgepercError, OSError) as error:  # what it still held may not fit either
-            self._note(f"sink {sink.where or type(sink).__name__}", error)
 
     def _note(self, who: str, error: Exception) -> None:
         """Keep the first error of each party; later ones are only counted."""
         if who not in self._errors:
             log.info("%s: %s", who, error)
             self._errors[who] = f"{who}: {error}"
-
-
-def _seeing(sinks: Sequence[Sink]) -> tuple[PacketSink, ...]:
-    """Those of the sinks that want packets; asked once, since such a question takes a while."""
-    return tuple(sink for sink in list(sinks) if isinstance(sink, PacketSink))
