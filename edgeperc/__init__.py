@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
@@ -9,6 +10,9 @@ from edgeperc.packet import Events, Frame, Gaze, Packet, Pair, Sensor, Stamp
 from edgeperc.result import Detections, Instances, LabelMap, Model, ModelRef, Result, Sink, Timings
 
 __version__ = version("edgeperc")
+
+# onnxruntime 1.29 and newer report their use to Microsoft, unless told so before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "ConfigError",

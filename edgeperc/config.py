@@ -214,12 +214,14 @@ class ProviderTable(Strict, frozen=True, kw_only=True):
     """One of `providers`, with more than its name.
 
     device: of openvino. precision: what floats are computed in, "bf16" only by openvino, "f16" by
-    openvino and tensorrt, "int8" by tensorrt for networks that were compressed so.
+    openvino and tensorrt, "int8" by tensorrt for networks that were compressed so. options: more of
+    tensorrt's and cuda's, by onnxruntime's own names.
     """
 
     name: ProviderName
     device: Literal["CPU", "GPU", "NPU"] = "CPU"
     precision: Literal["f32", "f16", "bf16", "int8"] = "f32"
+    options: dict[str, bool | int | float | str] = {}
 
 
 class PipelineTable(Strict, frozen=True, kw_only=True):
@@ -232,7 +234,8 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     rate of the gazes. engine: "auto" takes the spike-driven one where the model has its file, else
     onnxruntime. providers: of onnxruntime, by name or as a table, and then not the spike-driven
     engine: the first must run the network, the next take what it cannot; without "cpu", nothing may
-    be left to the processor. None named: the best that starts. detect: which boxes count, instead
+    be left to the processor. None named: the best that starts. require: the provider that must run
+    the network; where another one would, nothing starts. detect: which boxes count, instead
     of what the card says. prompt: what a promptable model follows, and for how many. pair: how
     frames and events are paired.
     """
@@ -247,6 +250,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     engine: Literal["auto", "onnx", "spiking"] = "auto"
     threads: Positive = 2
     providers: tuple[str | ProviderTable, ...] = ()
+    require: ProviderName | None = None
     detect: DetectOptions = DetectOptions()
     prompt: PromptOptions = PromptOptions()
     pair: PairOptions = PairOptions()

@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edgeperc.engines import Engine, engine_for
 from edgeperc.errors import ModelError
-from edgeperc.providers import Provider, Providers, chosen
+from edgeperc.providers import Provider, Providers, chosen, why_not
 
 log = logging.getLogger("edgeperc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A network that was loaded. engine: where its engine is kept, None if it needs none.
+
+    built: the engine was there already.
+    """
+
+    path: Path
+    provider: str
+    seconds: float
+    engine: Path | None = None
+    built: bool = False
+
+
+_told: ContextVar[Callable[[Opened | Path], None] | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def telling(tell: Callable[[Opened | Path], None]) -> Iterator[None]:
+    """Tell of each network that this thread loads: its path when it begins, then an Opened."""
+    before = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 class Session:
@@ -35,27 +67,75 @@ class Session:
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         self._path = path
+        self._engine: Engine | None = None
         wanted = chosen(providers)
-        session, fault = _open(path, wanted, threads, strict=bool(providers))
+        tell = _told.get()
+        if tell:
+            tell(path)
+        began_s = time.monotonic()
+        session, fault = self._open(wanted, threads, strict=bool(providers))
         while session is None or fault:
             first = wanted[0]
             if providers or len(wanted) == 1:
+                because = why_not(first.execution)
+                if because and because not in fault:
+                    fault = f"{fault.rstrip('.')}: {because}"
                 raise ModelError(
                     f"{path}: provider '{first.table.name}' {fault}", hint=first.install
                 )
             log.warning("%s: provider '%s' %s", path.name, first.table.name, fault)
             wanted = wanted[1:]
-            session, fault = _open(path, wanted, threads, strict=False)
+            session, fault = self._open(wanted, threads, strict=False)
         self._session: ort.InferenceSession | None = session
         self.provider = _who(session)
         self.precision = wanted[0].precision
         self.input_shapes = {node.name: tuple(node.shape) for node in session.get_inputs()}
         self.output_shapes = {node.name: tuple(node.shape) for node in session.get_outputs()}
+        engine = self._engine
+        if engine and all(
+            isinstance(n, int) for shape in self.input_shapes.values() for n in shape
+        ):
+            engine.keep()  # what takes any length is only built when it first runs
+        if tell:
+            tell(
+                Opened(
+                    path=path,
+                    provider=self.provider,
+                    seconds=time.monotonic() - began_s,
+                    engine=engine.place if engine else None,
+                    built=bool(engine and engine.built),
+                )
+            )
         log.info("%s: %s", path.name, self.provider)
 
     def close(self) -> None:
         """Free the network and its memory; may be called twice."""
         self._session = None
+        self._forget_engine()
+
+    def _open(
+        self, wanted: list[Provider], threads: int, *, strict: bool
+    ) -> tuple[ort.InferenceSession | None, str]:
+        """As `_open`, with the engine that the first provider has kept, or builds now."""
+        first = wanted[0]
+        self._forget_engine()
+        with engine_for(self._path, first.execution, first.options(threads=threads)) as engine:
+            kept = engine.options if engine else {}
+            session, fault = _open(self._path, wanted, threads, strict=strict, kept=kept)
+            if engine and fault:
+                was_there = engine.built
+                engine.drop()
+                if was_there:  # it may be the engine's fault; then build it anew
+                    return self._open(wanted, threads, strict=strict)
+            elif engine:
+                self._engine = engine
+        return session, fault
+
+    def _forget_engine(self) -> None:
+        """Leave nothing of an engine that was not finished."""
+        if self._engine and not self._engine.built:
+            self._engine.drop()
+        self._engine = None
 
     def run(self, *inputs: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run the network on its inputs in order; outputs are in the order of `output_shapes`.
@@ -80,19 +160,23 @@ class Session:
             raise ModelError(
                 f"{self._path}: it cannot be run: {_plain(error)}", hint=_hint(error)
             ) from error
+        if self._engine:
+            self._engine.keep()
+            self._engine = None
         return outputs
 
 
 def _open(
-    path: Path, wanted: list[Provider], threads: int, *, strict: bool
+    path: Path, wanted: list[Provider], threads: int, *, strict: bool, kept: Mapping[str, str]
 ) -> tuple[ort.InferenceSession | None, str]:
     """A session, and why the first provider does not run it; empty if it does.
 
     onnxruntime goes on with another provider, and no error, where one does not start: what it says
     it has is compared with what was asked. strict: all that are wanted must start. Raises
-    ModelError if the file is no network.
+    ModelError if the file is no network. kept: options of the first that say where its engine is.
     """
     providers = [(each.execution, each.options(threads=threads)) for each in wanted]
+    providers[0][1].update(kept)
     options = _session_options(wanted, threads, strict=strict)
     try:
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
@@ -102,6 +186,8 @@ def _open(
         return None, f"cannot run it: {_plain(error)}"
     runs, took = session.get_providers(), _operators(session)
     late = [each.table.name for each in wanted if each.execution not in runs]
+    if not late and runs[0] != wanted[0].execution:
+        late = [wanted[0].table.name]
     if late and (strict or late[0] == wanted[0].table.name):
         return session, "does not start" if late[0] == wanted[0].table.name else (
             f"starts, but '{late[0]}' after it does not"
@@ -156,7 +242,7 @@ _NOISE = (
     (r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", ""),
     (r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' ", r"\1 '\2': "),
     (r"Status Message: ", ""),
-    (r"\S+\.(?:h|cc|cpp|cu):\d+ \S+::[^(]*\(.*?\) (?:const )?", ""),
+    (r"\S+\.(?:h|cc|cpp|cu):\d+ (?:\S+ )?\S+::[^(]*\(.*?\) (?:const )?", ""),
     (r"(?<=: )[^:]* was false\. ", ""),
 )
 

@@ -57,6 +57,12 @@ def data_home() -> Path:
     return Path(base) / "edgeperc"
 
 
+def cache_home() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/edgeperc`, else in `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edgeperc"
+
+
 def share() -> Path:
     """What comes with the package: inside the wheel, or the checkout of an editable install."""
     inside = Path(__file__).parent / "share"

@@ -15,6 +15,7 @@ from edgeperc.changes import said
 from edgeperc.config import App, PipelineTable, Rig
 from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
+from edgeperc.providers import asked
 from edgeperc.segment import Segmenter
 from edgeperc.tracker import Tracker, open_tracker
 
@@ -91,19 +92,20 @@ def open_model(
     """The model of a pipeline, loaded. Raises ModelError."""
     if model.card.task == "promptable":
         return open_tracker(model, table)
+    providers = asked(table)
     if model.card.frames is not None:
         from edgeperc.fusion import FusionSegmenter  # reads the network's graph
 
         return FusionSegmenter(
             model,
             threads=table.threads,
-            providers=table.providers,
+            providers=providers,
             whole=table.engine == "onnx",
         )
     if model.card.task == "detection":
         options = msgspec.structs.asdict(table.detect)
-        return Detector(model, threads=table.threads, providers=table.providers, **options)
-    return Segmenter(model, engine=table.engine, threads=table.threads, providers=table.providers)
+        return Detector(model, threads=table.threads, providers=providers, **options)
+    return Segmenter(model, engine=table.engine, threads=table.threads, providers=providers)
 
 
 def own_time(plan: Plan) -> bool:

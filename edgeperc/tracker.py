@@ -23,6 +23,7 @@ from edgeperc.packet import Frame, ModelInput
 from edgeperc.places import ModelFolder
 from edgeperc.prompt import Efficient, VideoSession
 from edgeperc.prompting.prompts import Prompt
+from edgeperc.providers import asked
 from edgeperc.result import Instances, ModelRef
 from edgeperc.sessions import Accepted, Add, Asked, RefusedError, Sessions
 
@@ -57,9 +58,7 @@ def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
     efficient = Efficient(
         window_routing=options.window_routing, memory_keep_share=options.memory_keep_share
     )
-    video = VideoSession(
-        model, threads=table.threads, providers=table.providers, efficient=efficient
-    )
+    video = VideoSession(model, threads=table.threads, providers=asked(table), efficient=efficient)
     sessions = Sessions(
         source=table.input,
         max_points=video.max_points,

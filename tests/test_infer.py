@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +17,16 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeperc import places, providers
+from edgeperc import engines, places, providers
 from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, ProviderTable, load
+from edgeperc.engines import engine_for
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.infer import Session
+from edgeperc.gpu import Versions
+from edgeperc.infer import Opened, Session, telling
 from edgeperc.plan import Plan, open_model
 from edgeperc.prompt import Efficient, ImageSession, VideoSession
-from edgeperc.providers import Provider, chosen
+from edgeperc.providers import Provider, chosen, why_not
 from edgeperc.result import ModelRef
 from edgeperc.serve import what_runs
 
@@ -33,6 +36,12 @@ FULL = {
     "openvino": "OpenVINOExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine of a test is kept at home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def write(path: Path, nodes: list[onnx.NodeProto], *constants: onnx.TensorProto) -> Path:
@@ -294,6 +303,147 @@ def test_lines_of_serve_and_check_name_who_runs_it() -> None:
     ref = ModelRef(name="m", engine="onnxruntime", provider=FULL["openvino"], precision="bf16")
     run: Any = SimpleNamespace(pipelines=lambda: [SimpleNamespace(name="p", model=ref)])
     assert list(what_runs(run)) == ["p: m on onnxruntime (OpenVINOExecutionProvider, bf16)"]
+
+
+# what must run it
+
+
+def required(**keys: Any) -> str:
+    """Who runs the bundled finder in a pipeline with these keys."""
+    table = PipelineTable(name="p", input="wide", model="finder-twin", **keys)
+    return open_model(places.find_model("finder-twin"), table).ref.provider
+
+
+def test_what_is_required_runs_it() -> None:
+    assert required(require="cpu") == FULL["cpu"]
+    assert required(require="cpu", providers=("cpu",)) == FULL["cpu"]
+
+
+def test_a_required_provider_that_is_not_in_this_build_is_an_error() -> None:
+    with pytest.raises(ModelError, match="provider 'tensorrt': this onnxruntime .* has") as error:
+        required(require="tensorrt")
+    assert "onnxruntime-gpu" in error.value.hint
+
+
+def test_a_required_provider_never_falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime goes on with CUDA, as it does where TensorRT's library is missing."""
+    runtime = FakeRuntime(monkeypatch, ["tensorrt", "cuda", "cpu"], starts=["cuda", "cpu"])
+    monkeypatch.setattr("edgeperc.infer.why_not", lambda _: "libnvinfer.so.10: no such file")
+    with pytest.raises(ModelError) as error:
+        required(require="tensorrt")
+    assert str(error.value).endswith(
+        "provider 'tensorrt' does not start: libnvinfer.so.10: no such file"
+    )
+    assert list(runtime.options[0][0]) == [FULL[name] for name in ("tensorrt", "cuda", "cpu")]
+
+
+def test_what_is_required_must_come_first() -> None:
+    with pytest.raises(ConfigError, match="'tensorrt', but providers begin with 'cpu'"):
+        required(require="tensorrt", providers=("cpu",))
+
+
+def test_options_of_tensorrt() -> None:
+    half = ProviderTable(name="tensorrt", precision="f16")
+    assert Provider(half).options(threads=1) == {
+        "trt_fp16_enable": "True",
+        "trt_int8_enable": "False",
+    }
+    more = {"trt_builder_optimization_level": 5, "trt_dla_enable": True}
+    int8 = ProviderTable(name="tensorrt", precision="int8", options=more)
+    assert Provider(int8).options(threads=1) == {
+        "trt_fp16_enable": "True",
+        "trt_int8_enable": "True",
+        "trt_builder_optimization_level": "5",
+        "trt_dla_enable": "True",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "complaint"),
+    [
+        ("tensorrt", "trt_builder_optimisation_level", "did you mean 'trt_builder_optimization"),
+        ("tensorrt", "trt_engine_cache_path", "takes no option"),
+        ("tensorrt", "trt_extra_plugin_lib_paths", "takes no option"),  # that would be code
+        ("cpu", "device_id", "'cpu' takes no option"),
+    ],
+)
+def test_an_option_that_is_not_known_is_refused(name: Any, option: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        chosen([ProviderTable(name=name, options={option: 1})])
+
+
+def test_an_engine_of_tensorrt_is_kept_from_its_first_session_on(
+    doubling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its input has any length, so it is built when it first runs."""
+    monkeypatch.setattr(engines, "versions_of", lambda *_: Versions("TensorRT 10.3.0", "Orin"))
+    runtime = FakeRuntime(monkeypatch, ["tensorrt", "cpu"], starts=["tensorrt", "cpu"])
+    opened: list[Opened | Path] = []
+
+    def folder() -> Path:
+        return Path(runtime.options[-1][0][FULL["tensorrt"]]["trt_engine_cache_path"])
+
+    with telling(opened.append):
+        session = Session(doubling, providers=("tensorrt", "cpu"))
+        (folder() / "doubling_1.engine").write_text("engine")
+        assert len(engines.building()) == 1
+        session.run(np.zeros(2, np.float32))
+        assert engines.building() == ()
+        again = Session(doubling, providers=("tensorrt", "cpu"))
+    assert (folder() / "doubling_1.engine").read_text() == "engine"
+    assert opened[0] == opened[2] == doubling
+    first, second = opened[1], opened[3]
+    assert isinstance(first, Opened)
+    assert isinstance(second, Opened)
+    assert (first.built, second.built) == (False, True)
+    assert first.engine == second.engine == folder()
+    again.close()
+
+
+def test_an_engine_that_is_of_no_use_is_built_anew(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "versions_of", lambda *_: Versions("TensorRT 10.3.0", "Orin"))
+    runtime = FakeRuntime(monkeypatch, ["tensorrt", "cpu"], starts=["tensorrt", "cpu"])
+    with engine_for(doubling, FULL["tensorrt"], Provider(TENSORRT).options(threads=2)) as engine:
+        assert engine
+        (engine.folder / "doubling_1.engine").write_text("damaged")
+    engine.keep()
+    real = FakeRuntime.__call__
+
+    def deserialize(self: Any, path: str, options: Any, *, providers: Any, **more: Any) -> Any:
+        kept = Path(dict(providers)[FULL["tensorrt"]]["trt_engine_cache_path"])
+        if (kept / "doubling_1.engine").exists():
+            raise RuntimeError("TensorRT EP could not deserialize engine from cache")
+        return real(self, path, options, providers=providers, **more)
+
+    monkeypatch.setattr(FakeRuntime, "__call__", deserialize)
+    assert Session(doubling, providers=("tensorrt", "cpu")).provider == FULL["tensorrt"]
+    assert not engine.place.exists()
+    assert len(runtime.options) == 1
+
+
+TENSORRT = ProviderTable(name="tensorrt")
+
+
+def test_onnxruntime_says_itself_why_a_provider_does_not_start() -> None:
+    assert why_not(FULL["cpu"]) == ""
+    assert why_not(FULL["tensorrt"]) == "it is not in this build of onnxruntime"
+
+
+def test_onnxruntime_is_told_not_to_report_its_use(tmp_path: Path) -> None:
+    """Without the word it leaves a number of this machine in the cache, and sends events."""
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    program = "from edgeperc.infer import Session; import sys; from pathlib import Path\n"
+    program += "Session(Path(sys.argv[1]), providers=('cpu',))"
+    network = places.find_model("finder-twin").file("network")
+    subprocess.run(
+        [sys.executable, "-c", program, str(network)],
+        env={**environment, "XDG_CACHE_HOME": str(tmp_path)},
+        check=True,
+        timeout=60,
+    )
+    assert not list(tmp_path.iterdir())
 
 
 # what it says when it fails
