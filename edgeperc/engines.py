@@ -2,8 +2,7 @@
 
     with engine_for(network, provider, threads=2) as engine:   # builds, or finds what was built
         session = InferenceSession(network, providers=[(name, options | engine.options)])
-    ...
-    engine.keep()                                              # once it has run
+    engine.keep()                                              # it works
 
 TensorRT and OpenVINO build; the others have nothing to keep. Each engine has a folder of its own,
 named by all that it depends on: the network's sha256, the versions of onnxruntime and TensorRT, the
@@ -32,6 +31,8 @@ from edgeperc.gpu import Versions, versions_of
 
 log = logging.getLogger("edgeperc")
 
+TENSORRT = "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 BUILDING = ".building-"
 _KEY, _LOCK = "key.json", "lock"
 
@@ -68,12 +69,14 @@ class Build:
 class Engine:
     """Where a provider keeps the engine of a network. options: that say so to onnxruntime.
 
-    built: it was there already.
+    built: it was there already. grows: of a network whose inputs have any length, it is built when
+    they first come, and anew when others come.
     """
 
     place: Path
     options: dict[str, str]
     built: bool
+    grows: bool = False
     _building: Path | None = None
     _locks: list[IO[str]] = field(default_factory=list)
 
@@ -169,12 +172,12 @@ def size_bytes(folder: Path) -> int:
 
 
 def _open(key: Key) -> Engine:
-    place = root() / key.folder
+    place, grows = root() / key.folder, key.provider == TENSORRT
     place.parent.mkdir(parents=True, exist_ok=True)
     alone = _lock(place.parent / f".{key.folder}.lock")
     if _whole(place, key):
         alone.close()
-        return Engine(place, _cache_options(key, place), built=True)
+        return Engine(place, _cache_options(key, place), built=True, grows=grows)
     with _lock(place.parent / ".lock"):  # nobody sweeps a folder whose lock is still to come
         _sweep(place.parent)
         shutil.rmtree(place, ignore_errors=True)
@@ -183,7 +186,7 @@ def _open(key: Key) -> Engine:
         (folder / _KEY).write_text(json.dumps({**asdict(key), "began_s": time.time()}))
         mine = _lock(folder / _LOCK)
     log.info("building engine for %s", key.network)
-    return Engine(place, _cache_options(key, folder), False, folder, [alone, mine])
+    return Engine(place, _cache_options(key, folder), False, grows, folder, [alone, mine])
 
 
 def _key(network: Path, provider: str, options: Mapping[str, str], versions: Versions) -> Key:
@@ -199,7 +202,7 @@ def _key(network: Path, provider: str, options: Mapping[str, str], versions: Ver
 
 def _cache_options(key: Key, folder: Path) -> dict[str, str]:
     """What tells onnxruntime to keep the engine in a folder."""
-    if key.provider == "OpenVINOExecutionProvider":
+    if key.provider == OPENVINO:
         return {"cache_dir": str(folder)}
     return {
         "trt_engine_cache_enable": "True",

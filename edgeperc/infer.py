@@ -25,16 +25,16 @@ log = logging.getLogger("edgeperc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A network that was loaded. engine: where its engine is kept, None if it needs none.
+    """A network that was loaded. engine: what its provider built, None if it builds none.
 
-    built: the engine was there already.
+    The engine of a network whose inputs have any length is built as it runs; whoever is told of it
+    runs it with what it will see, and keeps it.
     """
 
     path: Path
     provider: str
     seconds: float
-    engine: Path | None = None
-    built: bool = False
+    engine: Engine | None = None
 
 
 _told: ContextVar[Callable[[Opened | Path], None] | None] = ContextVar("told", default=None)
@@ -92,20 +92,13 @@ class Session:
         self.input_shapes = {node.name: tuple(node.shape) for node in session.get_inputs()}
         self.output_shapes = {node.name: tuple(node.shape) for node in session.get_outputs()}
         engine = self._engine
-        if engine and all(
-            isinstance(n, int) for shape in self.input_shapes.values() for n in shape
-        ):
-            engine.keep()  # what takes any length is only built when it first runs
+        if engine and not (self._any_length and engine.grows):
+            engine.keep()
+            self._engine = None
         if tell:
-            tell(
-                Opened(
-                    path=path,
-                    provider=self.provider,
-                    seconds=time.monotonic() - began_s,
-                    engine=engine.place if engine else None,
-                    built=bool(engine and engine.built),
-                )
-            )
+            seconds = time.monotonic() - began_s
+            tell(Opened(path=path, provider=self.provider, seconds=seconds, engine=engine))
+            self._engine = None
         log.info("%s: %s", path.name, self.provider)
 
     def close(self) -> None:
@@ -130,6 +123,11 @@ class Session:
             elif engine:
                 self._engine = engine
         return session, fault
+
+    @property
+    def _any_length(self) -> bool:
+        shapes = self.input_shapes.values()
+        return not all(isinstance(length, int) for shape in shapes for length in shape)
 
     def _forget_engine(self) -> None:
         """Leave nothing of an engine that was not finished."""
@@ -161,8 +159,9 @@ class Session:
                 f"{self._path}: it cannot be run: {_plain(error)}", hint=_hint(error)
             ) from error
         if self._engine:
-            self._engine.keep()
-            self._engine = None
+            if not self._engine.built:
+                log.warning("%s: its engine is built at every start: edgeperc prepare", self._path.name)
+            self._forget_engine()
         return outputs
 
 

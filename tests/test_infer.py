@@ -372,39 +372,55 @@ def test_an_option_that_is_not_known_is_refused(name: Any, option: str, complain
         chosen([ProviderTable(name=name, options={option: 1})])
 
 
-def test_an_engine_of_tensorrt_is_kept_from_its_first_session_on(
-    doubling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its input has any length, so it is built when it first runs."""
+@pytest.fixture
+def orin(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    """Stands in for a machine with TensorRT."""
     monkeypatch.setattr(engines, "versions_of", lambda *_: Versions("TensorRT 10.3.0", "Orin"))
-    runtime = FakeRuntime(monkeypatch, ["tensorrt", "cpu"], starts=["tensorrt", "cpu"])
+    return FakeRuntime(monkeypatch, ["tensorrt", "cpu"], starts=["tensorrt", "cpu"])
+
+
+def kept(runtime: FakeRuntime) -> Path:
+    """Where the newest session was told to keep its engine."""
+    return Path(runtime.options[-1][0][FULL["tensorrt"]]["trt_engine_cache_path"])
+
+
+def test_an_engine_of_tensorrt_is_kept_by_who_is_told_of_it(
+    doubling: Path, orin: FakeRuntime
+) -> None:
+    """Its input has any length, so it is built when it runs."""
     opened: list[Opened | Path] = []
-
-    def folder() -> Path:
-        return Path(runtime.options[-1][0][FULL["tensorrt"]]["trt_engine_cache_path"])
-
     with telling(opened.append):
         session = Session(doubling, providers=("tensorrt", "cpu"))
-        (folder() / "doubling_1.engine").write_text("engine")
-        assert len(engines.building()) == 1
-        session.run(np.zeros(2, np.float32))
-        assert engines.building() == ()
-        again = Session(doubling, providers=("tensorrt", "cpu"))
-    assert (folder() / "doubling_1.engine").read_text() == "engine"
-    assert opened[0] == opened[2] == doubling
-    first, second = opened[1], opened[3]
+    assert opened[0] == doubling
+    first = opened[1]
     assert isinstance(first, Opened)
-    assert isinstance(second, Opened)
-    assert (first.built, second.built) == (False, True)
-    assert first.engine == second.engine == folder()
-    again.close()
+    assert first.engine
+    assert not first.engine.built
+    (kept(orin) / "doubling_1.engine").write_text("engine")
+    session.run(np.zeros(2, np.float32))
+    assert len(engines.building()) == 1
+    first.engine.keep()
+    assert engines.building() == ()
+    for _ in range(2):  # it is taken as it is, also by who does not know of such things
+        Session(doubling, providers=("tensorrt", "cpu")).run(np.zeros(2, np.float32))
+        assert kept(orin) == first.engine.place
+        assert (kept(orin) / "doubling_1.engine").read_text() == "engine"
+
+
+def test_an_engine_that_nobody_prepared_is_forgotten(
+    doubling: Path, orin: FakeRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = Session(doubling, providers=("tensorrt", "cpu"))
+    assert [build.network for build in engines.building()] == ["doubling.onnx"]
+    session.run(np.zeros(2, np.float32))
+    assert engines.building() == ()
+    assert not kept(orin).exists()
+    assert "built at every start" in caplog.text
 
 
 def test_an_engine_that_is_of_no_use_is_built_anew(
-    doubling: Path, monkeypatch: pytest.MonkeyPatch
+    doubling: Path, orin: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "versions_of", lambda *_: Versions("TensorRT 10.3.0", "Orin"))
-    runtime = FakeRuntime(monkeypatch, ["tensorrt", "cpu"], starts=["tensorrt", "cpu"])
     with engine_for(doubling, FULL["tensorrt"], Provider(TENSORRT).options(threads=2)) as engine:
         assert engine
         (engine.folder / "doubling_1.engine").write_text("damaged")
@@ -412,15 +428,15 @@ def test_an_engine_that_is_of_no_use_is_built_anew(
     real = FakeRuntime.__call__
 
     def deserialize(self: Any, path: str, options: Any, *, providers: Any, **more: Any) -> Any:
-        kept = Path(dict(providers)[FULL["tensorrt"]]["trt_engine_cache_path"])
-        if (kept / "doubling_1.engine").exists():
+        folder = Path(dict(providers)[FULL["tensorrt"]]["trt_engine_cache_path"])
+        if (folder / "doubling_1.engine").exists():
             raise RuntimeError("TensorRT EP could not deserialize engine from cache")
         return real(self, path, options, providers=providers, **more)
 
     monkeypatch.setattr(FakeRuntime, "__call__", deserialize)
     assert Session(doubling, providers=("tensorrt", "cpu")).provider == FULL["tensorrt"]
     assert not engine.place.exists()
-    assert len(runtime.options) == 1
+    assert len(orin.options) == 1
 
 
 TENSORRT = ProviderTable(name="tensorrt")
