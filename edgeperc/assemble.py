@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 from edgeperc import places, plugin
 from edgeperc.clock import ReplayClock, host_clock
@@ -46,21 +48,16 @@ def assemble(
         for name in plan.rig.sensors
         if any(name in (table.input, table.frames) for table in tables)
     }
-    pipelines = [_pipeline(plan, table.name) for table in tables]
+    pipelines = [open_pipeline(plan, table.name) for table in tables]
     with ExitStack() as undo:
         search = _search(plan, clock, lossless=lossless)
         if search:
             undo.callback(search.stop)
-        inventory = Inventory(
-            sources=tuple(
-                SourceInfo(name=name, driver=str(table.get("driver")))
-                for name, table in plan.rig.sensors.items()
-            ),
-            models=tuple(p.ref for p in pipelines) + (search.refs if search else ()),
-        )
+        refs = (*(p.ref for p in pipelines), *(search.refs if search else ()))
+        inventory = Inventory(sources=sources_of(plan), models=refs)
         trackers = [p.model for p in pipelines if isinstance(p.model, Tracker)]
         daemon = LocalDaemon(plan)
-        sinks = _sinks(plan, inventory, trackers, daemon)
+        sinks = open_sinks(plan, inventory, trackers, daemon)
         undo.pop_all()
     validate = plan.app.validate
     run = Run(
@@ -92,7 +89,8 @@ def _search(
     return InlineSearch(lambda emit, see: parts(emit=emit, see=see), hints=hints, names=names)
 
 
-def _pipeline(plan: Plan, name: str) -> Pipeline:
+def open_pipeline(plan: Plan, name: str) -> Pipeline:
+    """A pipeline of a plan, its model loaded. Raises ConfigError or ModelError."""
     table, where = plan.pipeline(name)
     with blame(f"{where} model"):
         model = places.find_model(table.model)
@@ -146,7 +144,18 @@ def _pairs(table: PipelineTable, card: ModelCard, where: str) -> Rules | None:
     )
 
 
-def _sinks(plan: Plan, inventory: Inventory, trackers: list[Tracker], daemon: Daemon) -> list[Sink]:
+def sources_of(plan: Plan) -> tuple[SourceInfo, ...]:
+    """A rig's sensors as clients see them."""
+    return tuple(
+        SourceInfo(name=name, driver=str(table.get("driver")))
+        for name, table in plan.rig.sensors.items()
+    )
+
+
+def open_sinks(
+    plan: Plan, inventory: Inventory, trackers: Sequence[Any], daemon: Daemon
+) -> list[Sink]:
+    """The sinks of a plan. Raises ConfigError; then none is left open."""
     opened: list[Sink] = []
     try:
         for number, table in enumerate(plan.app.sinks, start=1):

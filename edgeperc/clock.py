@@ -44,7 +44,7 @@ class ReplayClock:
         if self.speed is None:
             self._reached_ns = time_ns
             return not self._stopped.is_set()
-        sensor_ns, monotonic_ns = self._anchored(time_ns)
+        sensor_ns, monotonic_ns = self.anchored(time_ns)
         due_ns = monotonic_ns + (time_ns - sensor_ns) / self.speed
         wait_s = max(0.0, (due_ns - time.monotonic_ns()) * 1e-9)
         return not self._stopped.wait(wait_s)
@@ -58,7 +58,7 @@ class ReplayClock:
 
     def origin(self) -> tuple[int, int]:
         """The first anchor: a sensor time and the monotonic time that it stands for."""
-        return self._anchors[0] if self._anchors else self._anchored(0)
+        return self._anchors[0] if self._anchors else self.anchored(0)
 
     def anchor(self, sensor_ns: int, monotonic_ns: int) -> None:
         """Say which monotonic time a sensor time stands for, before anybody waits."""
@@ -69,14 +69,20 @@ class ReplayClock:
         """Wake every waiter for good."""
         self._stopped.set()
 
-    def _anchored(self, time_ns: int) -> tuple[int, int]:
+    def anchored(self, time_ns: int) -> tuple[int, int]:
         """A sensor time near `time_ns`, and the monotonic time that it stands for."""
         with self._lock:
-            for anchor in self._anchors:
-                if abs(time_ns - anchor[0]) < _ONE_DAY_NS:
-                    return anchor
-            self._anchors.append((time_ns, time.monotonic_ns()))
-            return self._anchors[-1]
+            anchor = self._near(time_ns)
+            if anchor is None:
+                anchor = (time_ns, time.monotonic_ns())
+                self._anchors.append(anchor)
+            return anchor
+
+    def _near(self, time_ns: int) -> tuple[int, int] | None:
+        for anchor in self._anchors:
+            if abs(time_ns - anchor[0]) < _ONE_DAY_NS:
+                return anchor
+        return None
 
 
 def host_clock() -> ReplayClock:

@@ -287,6 +287,18 @@ class SearchTable(Strict, frozen=True, kw_only=True):
     hint_delay_ms: NotNegative = 50.0
 
 
+class SuperviseTable(Strict, frozen=True, kw_only=True):
+    """[supervise]: when a process of the daemon is killed and started anew.
+
+    hang_s: it says nothing, or is at one packet, for so long. start_s: it takes so long to load its
+    model, or for its first result. max_rss_mib: its memory, without what it shares; 0 is no limit.
+    """
+
+    hang_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 10.0
+    start_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 1800.0
+    max_rss_mib: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class App(Strict, frozen=True, kw_only=True):
     """apps/<name>.toml: which pipelines run on a rig, and where results go.
 
@@ -299,6 +311,7 @@ class App(Strict, frozen=True, kw_only=True):
     search: SearchTable | None = None
     sinks: tuple[dict[str, Any], ...] = ()
     validate: ValidateTable = ValidateTable()
+    supervise: SuperviseTable = SuperviseTable()
 
 
 class FieldTable(Strict, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The daemon as its sinks see it, with all pipelines in this process."""
+"""The daemon as its sinks see it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from edgeperc import __version__
 from edgeperc.control import AppText, ControlError, DaemonStatus, RecordingStatus, State, Steering
-from edgeperc.pipeline import Run
+from edgeperc.pipeline import Running
 from edgeperc.plan import Plan
 
 _ALONE = "this daemon runs its app in one process and keeps it to its end"
@@ -19,10 +19,10 @@ class LocalDaemon:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._run: Run | None = None
+        self._run: Running | None = None
         self._started_s = time.monotonic()
 
-    def bind(self, run: Run) -> None:
+    def bind(self, run: Running) -> None:
         """The run that all is about."""
         self._run = run
 
@@ -48,7 +48,17 @@ class LocalDaemon:
             state = "starting"
         if run.errors or any(sensor.state in ("lost", "failed") for sensor in sensors):
             state = "degraded"
-        return replace(new, state=state, sensors=sensors, pipelines=pipelines, errors=run.errors)
+        workers = run.workers()
+        if any(worker.state in ("restarting", "failed") for worker in workers):
+            state = "degraded"
+        return replace(
+            new,
+            state=state,
+            sensors=sensors,
+            pipelines=pipelines,
+            workers=workers,
+            errors=run.errors,
+        )
 
     def app(self) -> AppText:
         """What it runs."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from edgeperc.clock import Clock
+from edgeperc.control import WorkerStatus
 from edgeperc.errors import DataError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
@@ -94,6 +95,53 @@ class Search(Protocol):
         """Its own figures, as those of a pipeline."""
 
 
+class Running(Protocol):
+    """A run as those see it that start it and show it, be it one process or several."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
+
+    def stop(self) -> None:
+        """End everything and close the sinks; within about two seconds."""
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """Each sensor's status."""
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """Each pipeline's figures now."""
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """Each process that does the work."""
+
+    def report(self) -> None:
+        """Tell the sinks that want to know what is well."""
+
+    def add(self, sink: Sink) -> None:
+        """Give one more sink what comes from now on."""
+
+    def remove(self, sink: Sink) -> None:
+        """Close a sink and give it nothing more; one that is gone already is no error."""
+
+    @property
+    def search(self) -> Search | None:
+        """What steers the mirror, if there is one."""
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Where to look for the results."""
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, one sentence each."""
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may mend it, where a sensor knows."""
+
+
 class Run:
     """Sensors, pipelines and sinks at work, from `start` to `stop` or the sensors' end.
 
@@ -170,19 +218,18 @@ class Run:
         )
         return (*own, *(self._search.pipelines() if self._search else ()))
 
+    def silent(self) -> frozenset[str]:
+        """Sensors that a pipeline waits for in vain."""
+        return frozenset(name for intake in self._intakes.values() for name in intake.silent())
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """None: all is one process."""
+        return ()
+
     def report(self) -> None:
         """Tell the sinks that want to know what is well: sensors, mirrors, pipelines."""
-        silent = {name for intake in self._intakes.values() for name in intake.silent()}
-        states = {status.name: status.state for status in self.sensors()}
-        here = {
-            name: state in ("running", "ended") and name not in silent
-            for name, state in states.items()
-        }
-        well = {f"sensors/{name}": is_here for name, is_here in here.items()}
         feeds = {pipeline.name: pipeline.input for pipeline in self._pipelines}
-        for status in self.pipelines():
-            has_packets = here.get(feeds.get(status.name, ""), True)
-            well[f"pipelines/{status.name}"] = status.meter.results > 0 and has_packets
+        well = health(self.sensors(), self.pipelines(), feeds=feeds, silent=self.silent())
         self._outlets.report(well)
 
     def add(self, sink: Sink) -> None:
@@ -321,3 +368,25 @@ class Run:
         if who not in self._errors:
             log.info("%s: %s", who, error)
             self._errors[who] = f"{who}: {error}"
+
+
+def health(
+    sensors: Iterable[SensorStatus],
+    pipelines: Iterable[PipelineStatus],
+    *,
+    feeds: Mapping[str, str],
+    silent: Container[str] = (),
+) -> dict[str, bool]:
+    """Which `sensors/NAME` are there and which `pipelines/NAME` give results.
+
+    feeds: pipeline -> the sensor without which it has nothing to say.
+    """
+    here = {
+        status.name: status.state in ("running", "ended") and status.name not in silent
+        for status in sensors
+    }
+    well = {f"sensors/{name}": is_here for name, is_here in here.items()}
+    for status in pipelines:
+        has_packets = here.get(feeds.get(status.name, ""), True)
+        well[f"pipelines/{status.name}"] = status.meter.results > 0 and has_packets
+    return well

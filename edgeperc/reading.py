@@ -17,7 +17,7 @@ from edgeperc.packet import Events, Packet, Sensor
 from edgeperc.status import SensorStatus
 from edgeperc.validate import Validator
 
-log = logging.getLogger("edgeperc")
+log = logging.getLogger("edgeperc.reading")
 
 _MIN_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 8.0

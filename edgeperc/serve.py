@@ -16,8 +16,9 @@ from rich.markup import escape
 
 from edgeperc import __version__
 from edgeperc.assemble import assemble
-from edgeperc.pipeline import Run
+from edgeperc.pipeline import Run, Running
 from edgeperc.plan import Plan
+from edgeperc.supervise.run import supervise
 from edgeperc.table import run_table
 
 _PLAIN_EVERY_S = 10.0
@@ -29,17 +30,19 @@ def serve(
     changes: Sequence[str] = (),
     duration_s: float | None = None,
     console: Console | None = None,
-) -> Run:
+    inproc: bool = False,
+) -> Running:
     """Run an app until Ctrl-C, SIGTERM, the end of its sensors or `duration_s`.
 
-    changes: of the app's file, see `edgeperc.changes`. Shows a live table in a terminal, prints it
-    every ten seconds elsewhere. Returns the ended run.
+    changes: of the app's file, see `edgeperc.changes`. inproc: all in this process, instead of one
+    for each sensor and each pipeline. Shows a live table in a terminal, prints it every ten seconds
+    elsewhere. Returns the ended run.
     Raises ConfigError or ModelError before anything starts.
     """
     console = console or Console()
     plan = Plan.load(app, changes)
     with console.status("loading models ..."):
-        run = assemble(plan)
+        run: Running = assemble(plan) if inproc else supervise(plan)
     _announce(console, plan, run)
     watch_run(run, console, duration_s=duration_s)
     return run
@@ -65,7 +68,7 @@ def check(
     return run
 
 
-def trouble(run: Run) -> list[str]:
+def trouble(run: Running) -> list[str]:
     """What a checked run did not do, one sentence each; empty if all is well."""
     found = list(run.errors)
     for sensor in run.sensors():
@@ -77,7 +80,7 @@ def trouble(run: Run) -> list[str]:
     return found
 
 
-def what_runs(run: Run) -> Iterator[str]:
+def what_runs(run: Running) -> Iterator[str]:
     """A line for each pipeline: its model, and by whom it is really run."""
     for pipeline in run.pipelines():
         ref = pipeline.model
@@ -85,7 +88,7 @@ def what_runs(run: Run) -> Iterator[str]:
         yield f"{pipeline.name}: {ref.name} on {ref.engine} ({ref.provider}{precision})"
 
 
-def watch_run(run: Run, console: Console, *, duration_s: float | None = None) -> bool:
+def watch_run(run: Running, console: Console, *, duration_s: float | None = None) -> bool:
     """Start a run, show it until it ends, stop it; True if a signal or `duration_s` ended it."""
     ended = False
     limit_s = float("inf") if duration_s is None else duration_s
@@ -104,7 +107,7 @@ def watch_run(run: Run, console: Console, *, duration_s: float | None = None) ->
     return not ended
 
 
-def _announce(console: Console, plan: Plan, run: Run) -> None:
+def _announce(console: Console, plan: Plan, run: Running) -> None:
     console.print(
         escape(f"edgeperc {__version__} · app {plan.app_where} · rig {plan.rig_path}"),
         soft_wrap=True,
@@ -117,7 +120,7 @@ def _announce(console: Console, plan: Plan, run: Run) -> None:
 
 
 @contextmanager
-def _display(run: Run, console: Console) -> Iterator[Any]:
+def _display(run: Running, console: Console) -> Iterator[Any]:
     """Yield a function to call often: it draws the table, or prints a line now and then."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=True) as live:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from edgeperc.pipeline import Run
+from edgeperc.pipeline import Running
 from edgeperc.status import PipelineStatus, SensorStatus
 
 _DROPS = {"wait": "dropped", "infer": "failed", "late": "dropped", "detect": "failed"}
 """Which stage loses packets, and under which name the meter counts them."""
 
 
-def run_table(run: Run) -> Table:
+def run_table(run: Running) -> Table:
     """Rates, latencies and drops of every sensor and of every stage of every pipeline."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "stage", "per second", "p50 ms", "p99 ms", "total", "drops"):
@@ -26,7 +26,7 @@ def run_table(run: Run) -> Table:
     return table
 
 
-def run_report(run: Run) -> dict[str, Any]:
+def run_report(run: Running) -> dict[str, Any]:
     """The same figures as JSON types."""
     return {
         "sensors": [msgspec.to_builtins(sensor) for sensor in run.sensors()],

@@ -28,6 +28,9 @@ def serve(
     name: Annotated[str, typer.Argument(metavar="[APP]", help="App by name or path.")] = "events",
     changes: Changes = None,
     duration_s: Seconds = None,
+    inproc: Annotated[
+        bool, typer.Option("--inproc", help="All in one process: nothing is watched or restarted.")
+    ] = False,
 ) -> None:
     """Run an app and stream its results; by default the built-in digital twin's.
 
@@ -35,7 +38,7 @@ def serve(
     """
     from edgeperc.serve import serve as run_app
 
-    run = run_app(name, changes=changes or (), duration_s=duration_s)
+    run = run_app(name, changes=changes or (), duration_s=duration_s, inproc=inproc)
     fail_on(run.errors, run.hints)
 
 

@@ -13,20 +13,28 @@ from typing import Any
 
 from edgeperc.clock import ReplayClock
 from edgeperc.errors import EdgepercError
+from edgeperc.packet import Frame
 from edgeperc.result import Result
 from edgeperc.steering.build import Parts, build
 from edgeperc.steering.channel import Channel
 from edgeperc.steering.process import Status
+from edgeperc.supervise.feed import Feed
+from edgeperc.supervise.link import Link
 
 _STATUS_EVERY_S = 0.5
 _PAUSE_S = 0.05
 
 
 class Child:
-    """Takes hints from the channel, once a slot, and says now and then how it goes."""
+    """Takes hints from the channel, once a slot, and says now and then how it goes.
 
-    def __init__(self, channel: Channel) -> None:
+    pictures: takes what the camera sees, while that is wanted.
+    """
+
+    def __init__(self, channel: Channel, pictures: Feed) -> None:
         self._channel = channel
+        self._pictures = pictures
+        self._is_shown = False
         self._clock = ReplayClock()
         self._parts: Parts | None = None
         self._next_status_s = 0.0
@@ -37,7 +45,7 @@ class Child:
         clock = self._clock
         priority = take_priority(plan.app.search.priority)  # the network's threads inherit it
         try:
-            self._parts = build(plan, clock=clock, hints=self, emit=self._emit)
+            self._parts = build(plan, clock=clock, hints=self, emit=self._emit, see=self._see)
             self._parts.loop.open()
         except EdgepercError as error:  # a device that is away is none, a wrong setting is
             self._say("failed", (type(error).__name__, str(error), error.hint))
@@ -61,6 +69,8 @@ class Child:
         for kind, content in messages:
             if kind == "stop":
                 self._clock.stop()
+            elif kind == "show":
+                self._is_shown = content
             elif kind == "hint":
                 yield content
         if time.monotonic() >= self._next_status_s + _STATUS_EVERY_S:  # no look for long
@@ -70,6 +80,10 @@ class Child:
         self._say("result", result)
         if time.monotonic() >= self._next_status_s:  # now the slot's work is done
             self._say_status()
+
+    def _see(self, frame: Frame) -> None:
+        if self._is_shown:
+            self._pictures.put(frame)
 
     def _say_status(self) -> None:
         assert self._parts
@@ -120,7 +134,10 @@ def take_priority(wanted: int) -> str:
 def main() -> None:
     """Serve the daemon at the other end of the inherited socket."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    Child(Channel(socket.socket(fileno=int(sys.argv[1])))).main()
+    channel, pictures = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    feed = Feed()
+    feed.add(Link(pictures))
+    Child(Channel(channel), feed).main()
 
 
 if __name__ == "__main__":

@@ -16,14 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from edgeperc import errors
+from edgeperc.control import WorkerState, WorkerStatus
 from edgeperc.errors import EdgepercError, ModelError
 from edgeperc.packet import Frame
 from edgeperc.result import ModelRef, Result
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.channel import pair
+from edgeperc.supervise import link as links
+from edgeperc.supervise.feed import Inlet
+from edgeperc.supervise.memory import own_memory
 
 log = logging.getLogger("edgeperc")
 
@@ -60,19 +65,29 @@ class ProcessSearch:
         self._lock = threading.Lock()  # of the channel, which several threads send by
         self._crash = ""
         self._restarts = 0
+        self._is_shown = False
+        self._state: WorkerState = "starting"
+        self._heard_s = time.monotonic()
         self.met: tuple[tuple[int, int], ...] = ()
         self._start()
 
     def run(
         self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None = None
     ) -> None:
-        """Hand on the child's results until it ends or `stop`; its pictures stay where they are."""
+        """Hand on the child's results until it ends or `stop`, and while `show` its pictures."""
         while not self._stopping.is_set():
+            self._state = "running"
             self._send("go", self._anchor())
+            self._send("show", self._is_shown)
+            if see:
+                look = partial(_look, self._pictures, see)
+                threading.Thread(target=look, name="search pictures", daemon=True).start()
             ended = self._listen(emit)
             self._reap()
             if ended or self._stopping.is_set():
+                self._state = "ended"
                 return
+            self._state = "restarting"
             log.warning("the search's process died (%s); starting it again", self._crash)
             self._restarts += 1
             if not self._come_back():
@@ -87,6 +102,25 @@ class ProcessSearch:
 
     def ended(self, pipeline: str) -> None:
         """A live search goes on without hints."""
+
+    def show(self, wanted: bool) -> None:
+        """Whether its pictures are wanted, too."""
+        if wanted != self._is_shown:
+            self._is_shown = wanted
+            self._send("show", wanted)
+
+    def worker(self) -> WorkerStatus:
+        """How its process is."""
+        alive = self._state in ("starting", "running")
+        return WorkerStatus(
+            name="search",
+            state=self._state,
+            pid=self._process.pid if alive else 0,
+            restarts=self._restarts,
+            rss_bytes=own_memory(self._process.pid) if alive else 0,
+            beat_s=time.monotonic() - self._heard_s,
+            error="" if alive else self._crash,
+        )
 
     def stop(self) -> None:
         """Tell the child to end; it is killed if it does not."""
@@ -128,10 +162,12 @@ class ProcessSearch:
 
     def _start(self) -> None:
         self._channel, theirs = pair()
-        with theirs:
+        self._pictures, theirs_too = links.pair()
+        with theirs, theirs_too:
+            fds = [theirs.fileno(), theirs_too.fileno()]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgeperc.steering", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "edgeperc.steering", *map(str, fds)],
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is for the daemon alone
             )
@@ -162,9 +198,11 @@ class ProcessSearch:
     def _listen(self, emit: Callable[[Result], None]) -> bool:
         """Hand on what the child says; True if it ended as it should."""
         stop_s = float("inf")
+        self._heard_s = time.monotonic()
         while time.monotonic() < stop_s:
             try:
                 for kind, content in self._messages():
+                    self._heard_s = time.monotonic()
                     if kind == "result":
                         emit(content)
                     elif kind == "status":
@@ -174,6 +212,11 @@ class ProcessSearch:
                         return True
             except (EOFError, BrokenPipeError):
                 self._crash = self._last_words()
+                return False
+            silent_s = time.monotonic() - self._heard_s
+            if silent_s > self._plan.app.supervise.hang_s:
+                self._process.kill()
+                self._crash = f"hung: it said nothing for {silent_s:.1f} s (hang_s)"
                 return False
             if self._stopping.is_set():
                 stop_s = min(stop_s, time.monotonic() + _STOP_S)
@@ -209,3 +252,14 @@ class ProcessSearch:
             self._process.wait()
         with self._lock:
             self._channel.close()
+        self._pictures.close()
+
+
+def _look(pictures: links.Link, see: Callable[[Frame], None]) -> None:
+    """Hand on what the search camera sees, until its process is gone."""
+    inlet = Inlet(pictures)
+    with suppress(EOFError):
+        while True:
+            for kind, content in inlet.receive(1.0):
+                if kind == "object":
+                    see(content)

@@ -1,0 +1,414 @@
+"""A run in several processes: one for each sensor and each pipeline, sinks and all else here.
+
+    run = SupervisedRun(plan, daemon=daemon)    # loads the models; raises what is wrong with them
+    run.start()
+    while not run.wait(0.2): print(run.workers())
+    run.stop()
+
+Has the face of `edgeperc.pipeline.Run`. Packets go from a sensor's process straight to those of its
+pipelines; results come here. The search has a process of its own, as in one-process runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from edgeperc.assemble import open_sinks, sources_of
+from edgeperc.clock import ReplayClock, host_clock
+from edgeperc.control import WorkerStatus
+from edgeperc.daemon import LocalDaemon
+from edgeperc.meter import Meter
+from edgeperc.outlets import Outlets
+from edgeperc.pipeline import Search, health
+from edgeperc.plan import Plan, check_names, own_time
+from edgeperc.result import Inventory, ModelRef, Sink
+from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.steering.process import ProcessSearch
+from edgeperc.supervise.feed import Inlet
+from edgeperc.supervise.link import Link
+from edgeperc.supervise.orders import PipelineOrder, Ready, SensorOrder
+from edgeperc.supervise.remote_sessions import RemoteTracker
+from edgeperc.supervise.worker import Worker
+
+log = logging.getLogger("edgeperc")
+
+
+def supervise(plan: Plan) -> SupervisedRun:
+    """A plan's run in several processes, its sinks open. Raises ConfigError or ModelError."""
+    run = SupervisedRun(plan)
+    daemon = LocalDaemon(plan)
+    try:
+        inventory = Inventory(sources=sources_of(plan), models=run.refs)
+        for sink in open_sinks(plan, inventory, run.trackers, daemon):
+            run.add(sink)
+    except BaseException:
+        run.stop()
+        raise
+    daemon.bind(run)
+    return run
+
+
+STOP_S = 1.2
+_POLL_S = 0.2
+
+
+class SupervisedRun:
+    """A plan's workers and its search. Sinks are added once it stands: they ask what is there.
+
+    Raises ConfigError or ModelError before anything starts.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        check_names(plan)
+        self._plan = plan
+        self._clock = ReplayClock()
+        self._outlets = Outlets([], note=self._note)
+        self._errors: dict[str, str] = {}
+        self._lock = threading.RLock()  # of connections and taps
+        self._refs: dict[str, ModelRef] = {}
+        self._trackers: dict[str, RemoteTracker] = {}
+        self._taps: dict[str, Link] = {}
+        self._search: ProcessSearch | None = None
+        self._search_thread: threading.Thread | None = None
+        self._bug: BaseException | None = None
+        self._stopped = threading.Event()
+        self._sensors = {name: self._sensor(plan, name) for name in _read(plan)}
+        self._pipelines = {name: self._pipeline(plan, name) for name in _run_here(plan)}
+        workers = [*self._sensors.values(), *self._pipelines.values()]
+        try:
+            for worker in workers:
+                worker.begin()
+            self._search = self._open_search(plan)
+            for worker in workers:
+                worker.await_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def refs(self) -> tuple[ModelRef, ...]:
+        """What computes the results."""
+        steered = self._search.refs if self._search else ()
+        return (*(self._refs[name] for name in self._pipelines), *steered)
+
+    @property
+    def trackers(self) -> tuple[RemoteTracker, ...]:
+        """The pipelines that can be prompted."""
+        return tuple(self._trackers[name] for name in self._pipelines if name in self._trackers)
+
+    def start(self) -> None:
+        """Send the workers off: sensors are opened now."""
+        self._clock.origin()
+        for worker in (*self._pipelines.values(), *self._sensors.values()):
+            worker.go()
+        if self._search:
+            self._search_thread = threading.Thread(
+                target=self._run_search, name="search", daemon=True
+            )
+            self._search_thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
+        deadline_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads():
+            while not thread.join(max(0.0, min(_POLL_S, deadline_s - time.monotonic()))):
+                if self._bug:
+                    raise self._bug
+                if time.monotonic() >= deadline_s:
+                    return False
+        if self._bug:
+            raise self._bug
+        return True
+
+    def stop(self) -> None:
+        """End every process and close the sinks; at most about two seconds."""
+        self._halt()
+        deadline_s = time.monotonic() + STOP_S
+        workers = [*self._sensors.values(), *self._pipelines.values()]
+        for thread in self._threads():
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join(1.0)
+        with self._lock:
+            for link in self._taps.values():
+                link.close()
+            self._taps.clear()
+        self._outlets.close()
+
+    def sensors(self) -> tuple[SensorStatus, ...]:
+        """As each said last; one whose process is away is lost."""
+        own = (_sensor_status(name, worker) for name, worker in self._sensors.items())
+        return (*own, *(self._search.sensors() if self._search else ()))
+
+    def pipelines(self) -> tuple[PipelineStatus, ...]:
+        """As each said last."""
+        own = (
+            _pipeline_status(name, worker, self._refs[name])
+            for name, worker in self._pipelines.items()
+        )
+        return (*own, *(self._search.pipelines() if self._search else ()))
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """Each process that does the work."""
+        workers = (*self._sensors.values(), *self._pipelines.values())
+        search = (self._search.worker(),) if self._search else ()
+        return (*(worker.status() for worker in workers), *search)
+
+    def report(self) -> None:
+        """Tell the sinks that want to know what is well; also look after what nobody else does."""
+        silent = {name for worker in self._pipelines.values() for name in worker.report.silent}
+        feeds = {name: self._plan.pipeline(name)[0].input for name in self._pipelines}
+        well = health(self.sensors(), self.pipelines(), feeds=feeds, silent=silent)
+        for name, worker in self._pipelines.items():
+            well[f"pipelines/{name}"] &= worker.is_up
+        self._outlets.report(well)
+        for tracker in self.trackers:
+            tracker.sessions.expire()
+        self._tap()
+
+    def add(self, sink: Sink) -> None:
+        """Give one more sink what comes from now on."""
+        self._outlets.add(sink)
+        self._tap()
+
+    def remove(self, sink: Sink) -> None:
+        """Close a sink and give it nothing more; one that is gone already is no error."""
+        self._outlets.remove(sink)
+        self._tap()
+
+    @property
+    def search(self) -> Search | None:
+        """What steers the mirror, if there is one."""
+        return self._search
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Where to look for the results."""
+        return self._outlets.where
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong so far, one sentence each."""
+        lost = [status.error for status in self.sensors() if status.error]
+        failed = [
+            f"pipeline {status.name}: {status.error}".replace(
+                f"pipeline {status.name}: pipeline", "pipeline"
+            )
+            for status in self.pipelines()
+            if status.error
+        ]
+        return (*lost, *failed, *self._errors.values())
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What may mend it, where a sensor knows."""
+        return tuple(status.hint for status in self.sensors() if status.hint)
+
+    def ready(self, worker: Worker, ready: Ready) -> None:
+        """See Owner."""
+        name = worker.order.name
+        if worker.kind == "pipeline" and ready.ref:
+            self._refs[name] = ready.ref
+            if ready.prompted and name not in self._trackers:
+                self._trackers[name] = RemoteTracker(ready.prompted, ready.ref, worker.send)
+
+    def going(self, worker: Worker) -> Any:
+        """See Owner."""
+        return self._clock.origin()
+
+    def gone(self, worker: Worker) -> None:
+        """See Owner: connect it with those that it works with."""
+        with self._lock:
+            for sensor, pipeline in self._edges():
+                if worker in (sensor, pipeline):
+                    _connect(sensor, pipeline)
+            if worker.kind == "sensor":
+                self._untap(worker.order.name)
+        self._tap()
+
+    def heard(self, worker: Worker, kind: str, content: Any) -> None:
+        """See Owner."""
+        name = worker.order.name
+        if kind == "object":
+            self._outlets.write(content)
+            if self._search and name in self._search.hints:
+                self._search.hint(name, content)
+        elif kind == "anchor":
+            worker.send("anchor", (content, self._clock.anchored(content)))
+        elif tracker := self._trackers.get(name):
+            tracker.hear(kind, content)
+
+    def down(self, worker: Worker, why: str) -> None:
+        """See Owner."""
+        if tracker := self._trackers.get(worker.order.name):
+            tracker.down()
+
+    def _sensor(self, plan: Plan, name: str) -> Worker:
+        order = sensor_order(plan, name)
+        return Worker(f"sensors/{name}", "sensor", order, self, limits=plan.app.supervise)
+
+    def _pipeline(self, plan: Plan, name: str) -> Worker:
+        order = PipelineOrder(name=name, plan=plan)
+        return Worker(f"pipelines/{name}", "pipeline", order, self, limits=plan.app.supervise)
+
+    def _open_search(self, plan: Plan) -> ProcessSearch | None:
+        if plan.app.search is None:
+            return None
+        anchor = self._clock.origin if own_time(plan) else host_clock().origin
+        return ProcessSearch(plan, hints=frozenset(plan.app.search.hints), anchor=anchor)
+
+    def _run_search(self) -> None:
+        """Search to the end. Where the search ends by itself, all does."""
+        assert self._search
+        try:
+            self._search.run(self._outlets.write, self._outlets.take)
+        except BaseException as bug:  # handed to whoever waits, with its traceback
+            self._bug = bug
+        self._halt()
+
+    def _threads(self) -> list[_Joinable]:
+        workers = (*self._sensors.values(), *self._pipelines.values())
+        search = [_Thread(self._search_thread)] if self._search_thread else []
+        return [*workers, *search]
+
+    def _halt(self) -> None:
+        """Tell everyone to end."""
+        self._stopped.set()
+        for worker in (*self._sensors.values(), *self._pipelines.values()):
+            worker.stop()
+        if self._search:
+            self._search.stop()
+
+    def _edges(self) -> list[tuple[Worker, Worker]]:
+        """Which sensor's packets go to which pipeline, of those that are at work."""
+        edges = []
+        for name, pipeline in self._pipelines.items():
+            table, _ = pipeline.order.plan.pipeline(name)
+            for source in dict.fromkeys(filter(None, (table.input, table.frames))):
+                sensor = self._sensors[source]
+                if sensor.is_up and pipeline.is_up:
+                    edges.append((sensor, pipeline))
+        return edges
+
+    def _tap(self) -> None:
+        """Read the sensors' packets here, too, while some sink wants them."""
+        with self._lock:
+            wanted = self._outlets.want_packets and not self._stopped.is_set()
+            for name, worker in self._sensors.items():
+                if wanted and name not in self._taps and worker.is_up:
+                    ours, theirs = _sockets()
+                    worker.send("reader", None, (theirs.fileno(),))
+                    theirs.close()
+                    link = self._taps[name] = Link(ours)
+                    read = partial(self._read_tap, name, link)
+                    threading.Thread(target=read, name=f"packets {name}", daemon=True).start()
+                elif not wanted:
+                    self._untap(name)
+            if self._search:
+                self._search.show(wanted)
+
+    def _untap(self, name: str) -> None:
+        if link := self._taps.pop(name, None):
+            link.close()
+
+    def _read_tap(self, name: str, link: Link) -> None:
+        inlet = Inlet(link)
+        with suppress(EOFError):
+            while True:
+                for kind, content in inlet.receive(_POLL_S):
+                    if kind == "object":
+                        self._outlets.take(content)
+        with self._lock:
+            if self._taps.get(name) is link:
+                self._untap(name)
+
+    def _note(self, who: str, error: Exception) -> None:
+        """Keep the first error of each party."""
+        if who not in self._errors:
+            log.info("%s: %s", who, error)
+            self._errors[who] = f"{who}: {error}"
+
+
+class _Thread:
+    """A thread, joined as a worker is."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+
+_Joinable = Worker | _Thread
+
+
+def sensor_order(plan: Plan, name: str) -> SensorOrder:
+    """What the process of one of a rig's sensors has to know."""
+    validate = plan.app.validate
+    return SensorOrder(
+        name=name,
+        table=plan.rig.sensors[name],
+        where=f"{plan.rig_path} [sensors.{name}]",
+        folder=plan.rig_path.parent,
+        policy=validate.policy,
+        max_gap_us=validate.max_gap_us,
+    )
+
+
+def _run_here(plan: Plan) -> list[str]:
+    """The pipelines that get a process: all but the search's."""
+    steered = plan.app.search.gaze if plan.app.search else None
+    return [table.name for table in plan.app.pipelines if table.name != steered]
+
+
+def _read(plan: Plan) -> list[str]:
+    """The sensors that those look at."""
+    tables = [plan.pipeline(name)[0] for name in _run_here(plan)]
+    return [
+        name
+        for name in plan.rig.sensors
+        if any(name in (table.input, table.frames) for table in tables)
+    ]
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _connect(sensor: Worker, pipeline: Worker) -> None:
+    ends = _sockets()
+    with ends[0], ends[1]:
+        pipeline.send("source", sensor.order.name, (ends[0].fileno(),))
+        sensor.send("reader", None, (ends[1].fileno(),))
+
+
+def _sensor_status(name: str, worker: Worker) -> SensorStatus:
+    status = worker.report.sensor or SensorStatus(name=name)
+    status = replace(status)
+    if worker.error:
+        status.state = "lost"
+        status.error = f"sensor '{name}': its process died: {worker.error}"
+    return status
+
+
+def _pipeline_status(name: str, worker: Worker, ref: ModelRef) -> PipelineStatus:
+    status = worker.report.pipeline or PipelineStatus(
+        name=name, model=ref, meter=Meter().snapshot(), error=""
+    )
+    notes = [status.note] if status.note else []
+    if worker.restarts:
+        notes.append(f"restarted {worker.restarts} times")
+    if lost := worker.report.lost + worker.lost:
+        notes.append(f"{lost:,} packets or results lost between processes")
+    error = f"its process died: {worker.error}" if worker.error else status.error
+    return replace(status, note="; ".join(notes), error=error)

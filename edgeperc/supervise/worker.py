@@ -1,0 +1,303 @@
+"""One worker process, seen from the front: started, watched, killed if it hangs, started anew.
+
+    worker = Worker("pipelines/wide", "pipeline", order, owner, limits=Limits())
+    worker.begin()
+    worker.await_ready()        # raises what it cannot start for
+    worker.go()
+    print(worker.status())
+    worker.stop(); worker.join(1.0)
+
+Whatever becomes of it, nobody else is disturbed.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, Literal, Protocol
+
+from edgeperc import errors
+from edgeperc.config import SuperviseTable
+from edgeperc.control import WorkerState, WorkerStatus
+from edgeperc.errors import EdgepercError, ModelError
+from edgeperc.supervise.feed import Inlet, Told
+from edgeperc.supervise.link import pair
+from edgeperc.supervise.memory import own_memory
+from edgeperc.supervise.orders import Ready, Report
+
+log = logging.getLogger("edgeperc")
+
+QUICK_S = 10.0
+"""A worker that lives no longer than this died quickly."""
+QUICK_DEATHS = 5
+"""After so many quick deaths in a row it has failed, and is tried again now and then."""
+MIN_BACKOFF_S, MAX_BACKOFF_S, FAILED_S = 0.5, 30.0, 60.0
+
+_POLL_S = 0.1
+_RSS_EVERY_S = 1.0
+
+Kind = Literal["sensor", "pipeline"]
+
+
+class Owner(Protocol):
+    """Who hears of a worker; called from the worker's thread, and must not block."""
+
+    def ready(self, worker: Worker, ready: Ready) -> None:
+        """It has everything it needs, for the first time or anew."""
+
+    def going(self, worker: Worker) -> Any:
+        """It is about to be sent off; returns what it is told."""
+
+    def gone(self, worker: Worker) -> None:
+        """It was sent off."""
+
+    def heard(self, worker: Worker, kind: str, content: Any) -> None:
+        """It said something, or ("object", it) sent a result."""
+
+    def down(self, worker: Worker, why: str) -> None:
+        """It died, and will be started anew."""
+
+
+class Worker:
+    """A process of `python -m edgeperc.supervise`. report: what it said of itself last.
+
+    restarts: since `begin`.
+    """
+
+    def __init__(
+        self, name: str, kind: Kind, order: Any, owner: Owner, *, limits: SuperviseTable
+    ) -> None:
+        self.name, self.kind, self.order = name, kind, order
+        self.report = Report()
+        self.restarts = 0
+        self.error = ""
+        self._owner, self._limits = owner, limits
+        self._state: WorkerState = "starting"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.RLock()  # of what follows
+        self._inlet: Inlet | None = None
+        self._is_ready = False
+        self._is_wanted = False  # `go` was called
+        self._stopping = threading.Event()
+        self._first = threading.Event()
+        self._refusal: EdgepercError | None = None
+        self._progress_s = time.monotonic()
+        self._rss_bytes = 0
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
+
+    def begin(self) -> None:
+        """Start the process, and keep it started."""
+        self._thread.start()
+
+    def await_ready(self) -> None:
+        """Wait until it has everything it needs. Raises what keeps it from that."""
+        self._first.wait()
+        if self._refusal:
+            raise self._refusal
+
+    def go(self) -> None:
+        """Send it off, now if it is ready, and each time that it is started anew."""
+        with self._lock:
+            self._is_wanted = True
+            if self._is_ready:
+                self._send_off()
+
+    def send(self, kind: str, content: Any = None, fds: tuple[int, ...] = ()) -> None:
+        """Tell it something; that it is gone, `begin`'s thread finds out by itself."""
+        with self._lock, suppress(BrokenPipeError):
+            if self._inlet:
+                self._inlet.link.send((kind, content), fds)
+
+    def stop(self) -> None:
+        """Tell it to end, and start it no more; may be called twice and from any thread."""
+        self._stopping.set()
+        self.send("stop")
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is over with it; False if it is not."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """End its process now."""
+        if self._process:
+            self._process.kill()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is at work."""
+        return self._state == "running"
+
+    @property
+    def lost(self) -> int:
+        """Results that the front was too slow for."""
+        return self._inlet.lost if self._inlet else 0
+
+    def status(self) -> WorkerStatus:
+        """How it is now."""
+        process = self._process
+        alive = process is not None and self._state in ("starting", "running")
+        return WorkerStatus(
+            name=self.name,
+            state=self._state,
+            pid=process.pid if alive and process else 0,
+            restarts=self.restarts,
+            rss_bytes=self._rss_bytes if alive else 0,
+            beat_s=time.monotonic() - self._progress_s,
+            error=self.error,
+        )
+
+    def _live(self) -> None:
+        deaths, backoff_s = 0, MIN_BACKOFF_S
+        while not self._stopping.is_set():
+            begun_s = time.monotonic()
+            try:
+                why = self._attend()
+            except EdgepercError as error:
+                self._refusal, why = error, str(error)
+            finally:
+                self._bury()
+            if not why or self._stopping.is_set():
+                break
+            if not self._first.is_set():  # it never came up: whoever waits decides
+                self._refusal = self._refusal or ModelError(f"{self.name}: its process died: {why}")
+                self.error, self._state = why, "failed"
+                self._first.set()
+                return
+            if time.monotonic() - begun_s > QUICK_S:
+                deaths, backoff_s = 0, MIN_BACKOFF_S
+            deaths += 1
+            self.error, self.restarts = why, self.restarts + 1
+            self._state = "failed" if deaths >= QUICK_DEATHS else "restarting"
+            wait_s = FAILED_S if self._state == "failed" else backoff_s
+            log.warning("%s: %s; starting it again in %g s", self.name, why, wait_s)
+            self._owner.down(self, why)
+            self._stopping.wait(wait_s)
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+        self._state = "ended"
+        self._first.set()
+
+    def _attend(self) -> str:
+        """Start the process and hear what it says until it ends: why it died, "" if as it should.
+
+        Raises what keeps it from starting.
+        """
+        self._start()
+        while True:
+            assert self._inlet
+            try:
+                messages = self._inlet.link.receive(_POLL_S)
+            except EOFError:
+                return self._last_words()
+            for message, fds in messages:
+                self._heard_s = time.monotonic()
+                if isinstance(message, Told):
+                    came: list[tuple[str, Any]] = []
+                    self._inlet.accept(message, fds, came)
+                    for kind, content in came:
+                        self._owner.heard(self, kind, content)
+                elif message[0] == "ended":
+                    return ""
+                else:
+                    self._hear(*message)
+            if self._stopping.is_set() and self._process and self._process.poll() is not None:
+                return ""
+            if trouble := self._trouble():
+                self.kill()
+                return trouble
+
+    def _start(self) -> None:
+        link, theirs = pair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgeperc.supervise", self.kind, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in a terminal is for the front alone
+            )
+        with self._lock:
+            self._inlet, self._is_ready = Inlet(link), False
+        self._state = "starting"
+        self._heard_s = self._begun_s = self._progress_s = self._rss_s = time.monotonic()
+        self.report = Report()
+        self.send("order", self.order)
+
+    def _hear(self, kind: str, content: Any) -> None:
+        if kind == "report":
+            if content.progress != self.report.progress:
+                self._progress_s = time.monotonic()
+            self.report = content
+        elif kind == "ready":
+            self._owner.ready(self, content)
+            with self._lock:
+                self._is_ready = True
+                if self._is_wanted:
+                    self._send_off()
+            self._first.set()
+        elif kind == "failed":
+            name, message, hint = content
+            raise getattr(errors, name, EdgepercError)(message, hint=hint)
+        elif kind == "log":
+            level, text = content
+            log.log(level, "%s: %s", self.name, text)
+        else:
+            self._owner.heard(self, kind, content)
+
+    def _send_off(self) -> None:
+        self.send("go", self._owner.going(self))
+        self._state, self.error = "running", ""
+        self._progress_s = time.monotonic()
+        self._owner.gone(self)
+
+    def _trouble(self) -> str:
+        """Why the process has to go, if it has to."""
+        limits, now_s = self._limits, time.monotonic()
+        silent_s = now_s - self._heard_s
+        if not self._is_ready:
+            too_long = now_s - self._begun_s > limits.start_s
+            return f"was not ready within {limits.start_s:g} s (start_s)" if too_long else ""
+        if silent_s > limits.hang_s:
+            return f"hung: it said nothing for {silent_s:.1f} s (hang_s)"
+        patience_s = limits.hang_s if self.report.progress else limits.start_s
+        if self.report.busy_s + silent_s > patience_s:
+            return f"hung: it was at one packet for {self.report.busy_s:.1f} s (hang_s)"
+        if now_s - self._rss_s > _RSS_EVERY_S and self._process:
+            self._rss_s = now_s
+            self._rss_bytes = own_memory(self._process.pid)
+            if 0 < limits.max_rss_mib < self._rss_bytes >> 20:
+                return f"grew to {self._rss_bytes >> 20} MiB (max_rss_mib)"
+        return ""
+
+    def _last_words(self) -> str:
+        assert self._process
+        try:
+            code = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return "it hung up"
+        if self._stopping.is_set():
+            return ""
+        return f"signal {-code} ({_name(-code)})" if code < 0 else f"exit code {code}"
+
+    def _bury(self) -> None:
+        process, self._is_ready = self._process, False
+        if process:
+            try:
+                process.wait(timeout=1.0 if self._stopping.is_set() else 0.2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        with self._lock:
+            if self._inlet:
+                self._inlet.link.close()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
