@@ -1,4 +1,4 @@
-"""Verbs about the machine: build engines ahead."""
+"""Verbs about the machine: build engines ahead, look what is missing."""
 
 from __future__ import annotations
 
@@ -58,6 +58,33 @@ def prepare(
         )
     else:
         console.print("ready; these providers build no engines, there is nothing to keep")
+
+
+@app.command()
+def doctor(
+    name: Annotated[
+        str, typer.Argument(metavar="[APP]", help="Also look at what this app needs.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say in plain words what this machine has and lacks; exit with 1 if there is a problem."""
+    from dataclasses import asdict
+
+    from edgeperc.doctor import examine
+
+    found = examine(name)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        for each in found:
+            colour = {"ok": "green", "warning": "yellow", "problem": "red"}[each.state]
+            state = f"[{colour}]{each.state:8}[/{colour}]"
+            console.print(f"{state} {each.topic:14} {escape(each.said)}")
+            if each.todo:
+                console.print(f"{'':23} [cyan]do:[/cyan] {escape(each.todo)}")
+    if any(each.state == "problem" for each in found):
+        raise typer.Exit(1)
 
 
 def _doing(doing: Doing) -> str:
