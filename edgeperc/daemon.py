@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from edgeperc import __version__
 from edgeperc.control import AppText, ControlError, DaemonStatus, RecordingStatus, State, Steering
+from edgeperc.machine import machine_notes
 from edgeperc.pipeline import Running
 from edgeperc.plan import Plan
 
@@ -39,6 +40,7 @@ class LocalDaemon:
             app=self._plan.app_path.stem,
             state="starting",
             uptime_s=time.monotonic() - self._started_s,
+            notes=machine_notes(),
         )
         if run is None:
             return new

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from edgeperc import __version__
 from edgeperc.assemble import assemble
+from edgeperc.loading import loading
 from edgeperc.pipeline import Run, Running
 from edgeperc.plan import Plan
 from edgeperc.supervise.run import supervise
@@ -41,7 +42,7 @@ def serve(
     """
     console = console or Console()
     plan = Plan.load(app, changes)
-    with console.status("loading models ..."):
+    with loading(console):
         run: Running = assemble(plan) if inproc else supervise(plan)
     _announce(console, plan, run)
     watch_run(run, console, duration_s=duration_s)
