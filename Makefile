@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
 
-.PHONY: demo setup setup-peers test test-all lint bench openvino proto clean
+.PHONY: demo setup setup-peers test test-all fuzz lint bench openvino proto clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
 	@echo "look from a second terminal: $(BIN)/edgeperc watch"
@@ -21,6 +21,9 @@ test: $(VENV)/.dev  ## everything but the slow tests
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not hardware"
+
+fuzz: $(VENV)/.dev  ## ten minutes of processor time on each parser that eats what others wrote
+	EDGEPERC_FUZZ_S=600 $(BIN)/python -m pytest tests/test_fuzz.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
