@@ -164,7 +164,12 @@ def open_sinks(
                 kind="sink",
                 where=f"{plan.app_where} [[sinks]] #{number}",
                 folder=plan.app_path.parent,
-                injected={"inventory": inventory, "trackers": trackers, "daemon": daemon},
+                injected={
+                    "inventory": inventory,
+                    "trackers": trackers,
+                    "daemon": daemon,
+                    "plan": plan,
+                },
             )
             opened.append(construct())
     except BaseException:
