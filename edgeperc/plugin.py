@@ -82,6 +82,7 @@ SCHEDULERS = {
 SINKS = {
     "grpc": Builtin("edgeperc.sinks.grpc:Grpc", "edgeperc.v1 over gRPC"),
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),
+    "metrics": Builtin("edgeperc.sinks.metrics:Metrics", "figures for Prometheus"),
     "web": Builtin("edgeperc.sinks.web:Web", "a page for a browser: pictures, overlay, health"),
     "null": Builtin("edgeperc.sinks.null:Null", "counts and forgets"),
 }
