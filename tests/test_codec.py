@@ -104,8 +104,8 @@ def test_detections_survive(boxes: NDArray[np.float32], with_variance: bool) -> 
         assert received.variance is None
 
 
-def test_encoding_must_be_one_of_three() -> None:
-    with pytest.raises(ValueError, match="RAW, ZSTD or RLE"):
+def test_encoding_must_be_one_of_four() -> None:
+    with pytest.raises(ValueError, match="RAW, ZSTD, RLE or PNG"):
         to_message(label_map(np.zeros((2, 2), np.uint8)), pb.MASK_ENCODING_UNSPECIFIED)
 
 

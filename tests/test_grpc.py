@@ -331,6 +331,7 @@ def test_client_that_knows_nothing_but_reflection_can_subscribe(daemon: str) -> 
         assert set(database.get_services()) == {
             "edgeperc.v1.PerceptionService",
             "edgeperc.v1.TrackingService",
+            "edgeperc.v1.ControlService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }

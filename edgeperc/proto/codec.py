@@ -14,6 +14,7 @@ from edgeperc import masks
 from edgeperc.errors import DataError
 from edgeperc.masks import Rle
 from edgeperc.packet import Gaze, Stamp
+from edgeperc.png import read_png, write_png
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.result import (
     Detections,
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 
 def to_message(result: Result, encoding: pb.MaskEncoding, *, published_ns: int = 0) -> pb.Result:
-    """Say `result` on the wire. `encoding`: RAW, ZSTD or RLE, for the labels of a label map."""
+    """Say `result` on the wire. `encoding`: for the labels of a label map, not UNSPECIFIED."""
     message = pb.Result(
         stamp=as_message(pb.Stamp, result.stamp),
         model=as_message(pb.ModelRef, result.model),
@@ -106,7 +107,9 @@ def _encode_labels(labels: NDArray[np.uint8], encoding: pb.MaskEncoding) -> byte
         return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(labels.tobytes())
     if encoding == pb.MASK_ENCODING_RLE:
         return encode_rle(labels)
-    raise ValueError(f"mask encoding {encoding} is not RAW, ZSTD or RLE")
+    if encoding == pb.MASK_ENCODING_PNG:
+        return write_png(labels)
+    raise ValueError(f"mask encoding {encoding} is not RAW, ZSTD, RLE or PNG")
 
 
 def _search_map_message(result: SearchMap) -> pb.SearchMap:
@@ -151,6 +154,8 @@ def _decode_labels(message: pb.LabelMap) -> NDArray[np.uint8]:
             raise ValueError("too large")
         if message.encoding == pb.MASK_ENCODING_RLE:
             return decode_rle(message.data, height_px=height, width_px=width)
+        if message.encoding == pb.MASK_ENCODING_PNG:
+            return read_png(message.data, height_px=height, width_px=width)
         data = message.data
         if message.encoding == pb.MASK_ENCODING_ZSTD:
             data = _decompress(data, size)

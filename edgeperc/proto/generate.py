@@ -12,7 +12,10 @@ from pathlib import Path
 from edgeperc.errors import EdgepercError
 
 ROOT = Path(__file__).parent
-PROTOS = tuple(f"edgeperc/v1/{name}.proto" for name in ("perception", "tracking"))
+PROTOS = (
+    *(f"edgeperc/v1/{name}.proto" for name in ("perception", "tracking", "control", "search")),
+    "inference/open_inference.proto",
+)
 
 
 def generate(folder: Path) -> list[Path]:
@@ -37,10 +40,9 @@ def generate(folder: Path) -> list[Path]:
 def _import_from_here(stub: Path) -> None:
     """Mend one line: protoc takes the .proto root for an entry of sys.path; ours is a package."""
     text = stub.read_text(encoding="utf-8")
-    stub.write_text(
-        text.replace("from edgeperc.v1 import", "from edgeperc.proto.edgeperc.v1 import"),
-        encoding="utf-8",
-    )
+    for package in ("edgeperc.v1", "inference"):
+        text = text.replace(f"from {package} import", f"from edgeperc.proto.{package} import")
+    stub.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,20 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import cv2
 import msgspec
 
 from edgeperc.errors import ConfigError
 from edgeperc.plain import about, content
+from edgeperc.png import write_png
 from edgeperc.result import Inventory, LabelMap, Result
-
-_PNG = [
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-]
-"""Label maps are runs: unfiltered run lengths are smaller and faster than the default."""
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # since OpenCV 4.12
-    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 
 
 class File:
@@ -63,8 +55,5 @@ class File:
         name = f"labels{several}/{result.stamp.end_ns // 1000}.png"
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoded, png = cv2.imencode(".png", result.labels, _PNG)
-        if not encoded:
-            raise OSError(f"{path}: cannot encode the label map")
-        path.write_bytes(png.tobytes())
+        path.write_bytes(write_png(result.labels))
         return name

@@ -1,4 +1,4 @@
-"""Results to any number of gRPC clients: `edgeperc.v1`, health, reflection.
+"""Results to any number of gRPC clients, and their orders: `edgeperc.v1`, health, reflection.
 
 Threads: `write` runs in a pipeline's thread and only fills mailboxes. Each subscriber has a thread
 of the server's pool, which encodes and sends; a slow one loses results of its own, nothing else.
@@ -6,36 +6,50 @@ of the server's pool, which encodes and sends; a slow one loses results of its o
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 import socket
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 
 from edgeperc.config import Positive
+from edgeperc.control import Daemon
 from edgeperc.errors import ConfigError
-from edgeperc.proto.codec import as_message
-from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
-from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Inventory, Result
+from edgeperc.sinks.control import SERVICE as CONTROL_SERVICE
+from edgeperc.sinks.control import Control
 from edgeperc.sinks.grpc_standard import Health, Reflection, Seats
-from edgeperc.sinks.mailbox import Mailbox, Published, delivery_options
+from edgeperc.sinks.models import LoadedModels
+from edgeperc.sinks.perception import SERVICE as PERCEPTION_SERVICE
+from edgeperc.sinks.perception import Perception
+from edgeperc.sinks.security import (
+    Guard,
+    Role,
+    Tls,
+    Tokens,
+    check_exposure,
+    is_loopback,
+    server_credentials,
+)
 from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES, Tracking
 from edgeperc.sinks.tracking import SERVICE as TRACKING_SERVICE
 from edgeperc.tracker import Tracker
 
-SERVICES = (pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name, TRACKING_SERVICE)
+log = logging.getLogger("edgeperc")
+
 CLOSE_S = 0.8
-LOOPBACK_PEERS = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 STANDARD_STREAMS = 8  # health watches and reflection
+ASKING = 4  # calls at a time that run a network
 SPARE_THREADS = 4  # never held by a stream, so that short calls always answer
+WAITING_CALLS = 64
+"""Calls that may wait for a thread; more are refused, so that a flood fills no memory."""
 
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 16 << 10),
     ("grpc.so_reuseport", 0),  # two daemons on one port would share its clients by chance
     ("grpc.keepalive_time_ms", 20_000),  # notices a client that lost its network
     ("grpc.http2.ping_timeout_ms", 10_000),
@@ -47,9 +61,11 @@ SERVER_OPTIONS = (
 class Grpc:
     """Sink that serves `edgeperc.v1` at `listen` ("host:port"; port 0 picks a free one).
 
-    trackers: the pipelines that can be prompted. max_streams: subscribers at a time. insecure:
-    allow an address that other machines can reach, without encryption or passwords. Raises
-    ConfigError if the address cannot be served.
+    trackers: the pipelines that can be prompted. max_streams: subscribers at a time. tls_cert,
+    tls_key: files in PEM; client_ca: whoever connects must show a certificate signed by it. tokens:
+    a file of lines `role token`. anybody: role of whoever gets so far without tokens; admin on
+    loopback, else read. insecure: allow an address that other machines can reach without all that.
+    Raises ConfigError if the address cannot be served, or not like this.
     """
 
     def __init__(
@@ -57,36 +73,52 @@ class Grpc:
         *,
         inventory: Inventory,
         trackers: Sequence[Tracker] = (),
+        daemon: Daemon | None = None,
         listen: str = "127.0.0.1:50051",
         max_streams: Positive = 16,
+        tls_cert: str = "",
+        tls_key: str = "",
+        client_ca: str = "",
+        tokens: str = "",
+        anybody: Role | None = None,
         insecure: bool = False,
     ) -> None:
-        host, port = _parse(listen)
-        if not (insecure or _is_loopback(host)):
-            raise ConfigError(
-                f'grpc sink: listen = "{listen}" would serve everybody on the network',
-                hint="listen on 127.0.0.1, or set insecure = true if the network is trusted",
-            )
-        self._perception = _Perception(inventory, Seats(max_streams))
+        host, port = parse_listen(listen)
+        tls = _tls(tls_cert, tls_key, client_ca)
+        local = is_loopback(host)
+        if not insecure:
+            check_exposure(host, "grpc sink", encrypted=bool(tls), asks=bool(tokens or client_ca))
+        self._guard = Guard(
+            tokens=Tokens(Path(tokens).expanduser()) if tokens else None,
+            anybody=anybody or ("admin" if local else "read"),
+        )
+        credentials = server_credentials(tls) if tls else None
+        self._models = LoadedModels(app=[model.name for model in inventory.models])
+        self._perception = Perception(
+            inventory, self._models, streams=Seats(max_streams), asking=Seats(ASKING)
+        )
         self._tracking = Tracking(trackers)
+        services = (PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE)
         standard = Seats(STANDARD_STREAMS)
-        self._health = Health(("", *SERVICES), standard)
+        self._health = Health(("", *services), standard, self._guard)
         self._has_result = False
-        streams = max_streams + self._tracking.max_streams + STANDARD_STREAMS
+        threads = max_streams + self._tracking.max_streams
+        threads += STANDARD_STREAMS + ASKING + SPARE_THREADS
         self._server = grpc.server(
-            ThreadPoolExecutor(streams + SPARE_THREADS, thread_name_prefix="grpc"),
+            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+            interceptors=[self._guard],
             options=SERVER_OPTIONS,
+            maximum_concurrent_rpcs=threads + WAITING_CALLS,
         )
-        pb_grpc.add_PerceptionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            self._perception, self._server
-        )
+        self._perception.add_to(self._server)
         tracking_grpc.add_TrackingServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._tracking, self._server
         )
+        Control(daemon, self._models, refused=lambda: self._guard.refused).add_to(self._server)
         self._health.add_to(self._server)
-        if _is_loopback(host):
-            Reflection(SERVICES, standard).add_to(self._server)
-        self.address = f"{_bracketed(host)}:{_bind(self._server, host, port)}"
+        if local:
+            Reflection(services, standard).add_to(self._server)
+        self.address = f"{_bracketed(host)}:{_bind(self._server, host, port, credentials)}"
         self.where = f"edgeperc watch {self.address}"
         self._server.start()
 
@@ -112,122 +144,43 @@ class Grpc:
         stopped.wait()
 
 
-class _Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
-    """The rpcs. Each Subscribe holds a mailbox that `publish` fills."""
-
-    def __init__(self, inventory: Inventory, seats: Seats) -> None:
-        self._inventory = inventory
-        self._seats = seats
-        self._mailboxes: dict[Mailbox, str] = {}  # -> the one source it wants, or ""
-        self._lock = threading.Lock()
-
-    def publish(self, result: Result) -> None:
-        with self._lock:
-            wanting = [
-                mailbox
-                for mailbox, source in self._mailboxes.items()
-                if source in ("", result.stamp.source)
-            ]
-        if wanting:
-            item = Published(result)
-            for mailbox in wanting:
-                mailbox.put(item)
-
-    def close(self) -> None:
-        with self._lock:
-            for mailbox in self._mailboxes:
-                mailbox.close()
-
-    def Subscribe(  # noqa: N802
-        self, request: pb.SubscribeRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.Result]:
-        self._check_source(request.source, context)
-        encoding = _encoding(request.encoding, context)
-        mailbox = _mailbox(request.delivery, context)
-        with self._seats.taken(context), self._filled(mailbox, request.source):
-            if not context.add_callback(mailbox.close):  # wakes this thread when the client goes
-                return
-            context.send_initial_metadata(())  # tells the client that it misses nothing from now
-            while (taken := mailbox.take()) is not None and context.is_active():
-                item, dropped = taken
-                message = pb.Result(dropped_before=dropped)
-                message.MergeFrom(item.message(encoding))
-                yield message
-
-    def ListSources(  # noqa: N802
-        self, request: pb.ListSourcesRequest, context: grpc.ServicerContext
-    ) -> pb.ListSourcesResponse:
-        sources = self._inventory.sources
-        return pb.ListSourcesResponse(sources=[as_message(pb.Source, source) for source in sources])
-
-    def ListModels(  # noqa: N802
-        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
-    ) -> pb.ListModelsResponse:
-        models = self._inventory.models
-        return pb.ListModelsResponse(models=[as_message(pb.ModelRef, model) for model in models])
-
-    @contextmanager
-    def _filled(self, mailbox: Mailbox, source: str) -> Iterator[None]:
-        with self._lock:
-            self._mailboxes[mailbox] = source
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._mailboxes[mailbox]
-
-    def _check_source(self, source: str, context: grpc.ServicerContext) -> None:
-        known = [each.name for each in self._inventory.sources]
-        if source and source not in known:
-            context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"no source '{source}'; there are: {', '.join(known) or 'none'}",
-            )
-
-
-def _encoding(wanted: pb.MaskEncoding, context: grpc.ServicerContext) -> pb.MaskEncoding:
-    """Encoding that the client gets; unless it says, RAW on this host, where copying is cheap."""
-    if wanted not in pb.MaskEncoding.values():
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"encoding is {wanted}")
-    if wanted != pb.MASK_ENCODING_UNSPECIFIED:
-        return wanted
-    on_this_host = context.peer().startswith(LOOPBACK_PEERS)
-    return pb.MASK_ENCODING_RAW if on_this_host else pb.MASK_ENCODING_ZSTD
-
-
-def _mailbox(delivery: pb.DeliveryPolicy, context: grpc.ServicerContext) -> Mailbox:
-    """Build what the client asks for; abort with INVALID_ARGUMENT if that is out of range."""
-    try:
-        return Mailbox(**delivery_options(delivery))
-    except ConfigError as error:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        raise AssertionError("abort raises") from error
-
-
-def _parse(listen: str) -> tuple[str, int]:
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Host and port. Raises ConfigError."""
     host, _, port = listen.rpartition(":")
     if not (host and port.isdecimal() and int(port) <= 65535):
         raise ConfigError(f'grpc sink: listen = "{listen}", expected "host:port"')
     return host.strip("[]"), int(port)
 
 
+def _tls(cert: str, key: str, client_ca: str) -> Tls | None:
+    if bool(cert) != bool(key) or (client_ca and not cert):
+        raise ConfigError(
+            "grpc sink: TLS needs tls_cert and tls_key, both",
+            hint="client_ca comes on top of them",
+        )
+    if not cert:
+        return None
+    return Tls(
+        cert=Path(cert).expanduser(),
+        key=Path(key).expanduser(),
+        client_ca=Path(client_ca).expanduser() if client_ca else None,
+    )
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _bind(server: grpc.Server, host: str, port: int) -> int:
+def _bind(
+    server: grpc.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
+) -> int:
     """Take the port, or raise ConfigError with the system's own reason, which grpc keeps."""
     address = f"{_bracketed(host)}:{port}"
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
+        if credentials:
+            return int(server.add_secure_port(address, credentials))
         return int(server.add_insecure_port(address))
     except (OSError, RuntimeError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]

@@ -14,6 +14,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from edgeperc.sinks.security import Guard
+
 
 class Seats:
     """How many streams may be open at a time."""
@@ -39,12 +41,12 @@ class Seats:
 class Health(health.HealthServicer):  # type: ignore[misc]
     """Standard health of `names`: not serving until `set_serving`."""
 
-    def __init__(self, names: tuple[str, ...], seats: Seats) -> None:
+    def __init__(self, names: tuple[str, ...], seats: Seats, guard: Guard) -> None:
         # Its thread-less mode sends under a lock in the thread that calls `set`: that blocks on a
         # slow watcher and deadlocks with one that hangs up (seen with grpcio-health-checking 1.80).
         super().__init__(experimental_non_blocking=False)
         self._names = names
-        self._seats = seats
+        self._seats, self._guard = seats, guard
         self._parts: dict[str, bool] = {}
         for name in names:
             self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -61,10 +63,18 @@ class Health(health.HealthServicer):  # type: ignore[misc]
             status = health_pb2.HealthCheckResponse
             self.set(name, status.SERVING if is_well else status.NOT_SERVING)
 
+    def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """The state of a service now."""
+        self._guard.admit_to_health(context)
+        return super().Check(request, context)
+
     def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
         """Stream the state of a service as it changes."""
+        self._guard.admit_to_health(context)
         with self._seats.taken(context):
             yield from super().Watch(request, context)
 

@@ -27,6 +27,7 @@ class Published:
         self.monotonic_ns = time.monotonic_ns()
         self._lock = threading.Lock()
         self._messages: dict[pb.MaskEncoding, pb.Result] = {}
+        self._bytes: dict[pb.MaskEncoding, bytes] = {}
 
     @property
     def stream(self) -> Stream:
@@ -41,6 +42,21 @@ class Published:
                     self.result, encoding, published_ns=self.unix_ns
                 )
             return self._messages[encoding]
+
+    def wire(self, encoding: pb.MaskEncoding, dropped: int) -> bytes:
+        """The message, serialized once for all; `dropped` is put behind it where there is any.
+
+        Messages that follow each other are one: the later one's fields count.
+        """
+        data = self._bytes.get(encoding)
+        if data is None:
+            message = self.message(encoding)
+            with self._lock:
+                data = self._bytes.get(encoding) or message.SerializeToString()
+                self._bytes[encoding] = data
+        if dropped:
+            return data + pb.Result(dropped_before=dropped).SerializeToString()
+        return data
 
 
 class Mailbox:

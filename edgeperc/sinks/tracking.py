@@ -26,18 +26,14 @@ from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request,
 from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.mailbox import Published, delivery_options
 from edgeperc.sinks.outbox import Outbox
+from edgeperc.sinks.replies import code_of, sentence
 from edgeperc.tracker import Tracker
 
 SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
-MAX_MESSAGE_BYTES = 4 << 20
+MAX_MESSAGE_BYTES = 16 << 20
 OPEN_S, LEAVE_S, POLL_S = 5.0, 1.0, 1.0
 SPARE_SEATS = 4  # for streams that are being refused or left
 
-CODES = {
-    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
-    "unknown": grpc.StatusCode.NOT_FOUND,
-    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 REASONS = {
     "asked": tracking.SessionClosed.REASON_ASKED,
     "expired": tracking.SessionClosed.REASON_EXPIRED,
@@ -80,7 +76,7 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
             try:
                 stream = _Stream(tracker, wanted, context)
             except ConfigError as error:
-                context.abort(CODES[getattr(error, "why", "invalid")], _sentence(error))
+                context.abort(code_of(error), sentence(error))
             with stream, self._filled(stream):
                 hearing = partial(stream.hear, requests)
                 threading.Thread(target=hearing, name="grpc session", daemon=True).start()
@@ -245,7 +241,7 @@ class _Stream:
         else:
             refused = tracking.RequestRefused(
                 request_id=request_id,
-                code=CODES[getattr(said, "why", "invalid")].value[0],
+                code=code_of(said).value[0],
                 message=str(said),
                 hint=said.hint,
             )
@@ -295,7 +291,3 @@ def _first(
         return first.open
     context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be `open`")
     raise AssertionError("abort raises")
-
-
-def _sentence(error: EdgepercError) -> str:
-    return f"{error}: {error.hint}" if error.hint else str(error)

@@ -7,26 +7,43 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ResultKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESULT_KIND_UNSPECIFIED: _ClassVar[ResultKind]
+    RESULT_KIND_LABEL_MAP: _ClassVar[ResultKind]
+    RESULT_KIND_DETECTIONS: _ClassVar[ResultKind]
+    RESULT_KIND_INSTANCES: _ClassVar[ResultKind]
+    RESULT_KIND_SEARCH_MAP: _ClassVar[ResultKind]
+
 class MaskEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MASK_ENCODING_UNSPECIFIED: _ClassVar[MaskEncoding]
     MASK_ENCODING_RAW: _ClassVar[MaskEncoding]
     MASK_ENCODING_ZSTD: _ClassVar[MaskEncoding]
     MASK_ENCODING_RLE: _ClassVar[MaskEncoding]
+    MASK_ENCODING_PNG: _ClassVar[MaskEncoding]
+RESULT_KIND_UNSPECIFIED: ResultKind
+RESULT_KIND_LABEL_MAP: ResultKind
+RESULT_KIND_DETECTIONS: ResultKind
+RESULT_KIND_INSTANCES: ResultKind
+RESULT_KIND_SEARCH_MAP: ResultKind
 MASK_ENCODING_UNSPECIFIED: MaskEncoding
 MASK_ENCODING_RAW: MaskEncoding
 MASK_ENCODING_ZSTD: MaskEncoding
 MASK_ENCODING_RLE: MaskEncoding
+MASK_ENCODING_PNG: MaskEncoding
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("source", "encoding", "delivery")
+    __slots__ = ("source", "encoding", "delivery", "kinds")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
     source: str
     encoding: MaskEncoding
     delivery: DeliveryPolicy
-    def __init__(self, source: _Optional[str] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., delivery: _Optional[_Union[DeliveryPolicy, _Mapping]] = ...) -> None: ...
+    kinds: _containers.RepeatedScalarFieldContainer[ResultKind]
+    def __init__(self, source: _Optional[str] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., delivery: _Optional[_Union[DeliveryPolicy, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ...) -> None: ...
 
 class DeliveryPolicy(_message.Message):
     __slots__ = ("mode", "depth", "max_rate_hz")
@@ -255,3 +272,51 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelRef]
     def __init__(self, models: _Optional[_Iterable[_Union[ModelRef, _Mapping]]] = ...) -> None: ...
+
+class GetLatestRequest(_message.Message):
+    __slots__ = ("source", "model", "kinds", "encoding")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    model: str
+    kinds: _containers.RepeatedScalarFieldContainer[ResultKind]
+    encoding: MaskEncoding
+    def __init__(self, source: _Optional[str] = ..., model: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ...) -> None: ...
+
+class GetLatestResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: Result
+    def __init__(self, result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+
+class SegmentRequest(_message.Message):
+    __slots__ = ("model", "encoded", "raw", "encoding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENCODED_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    encoded: bytes
+    raw: RawImage
+    encoding: MaskEncoding
+    def __init__(self, model: _Optional[str] = ..., encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ...) -> None: ...
+
+class RawImage(_message.Message):
+    __slots__ = ("width", "height", "channels", "data")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    channels: int
+    data: bytes
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SegmentResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: Result
+    def __init__(self, result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...

@@ -40,6 +40,16 @@ class PerceptionServiceStub(object):
                 request_serializer=edgeperc_dot_v1_dot_perception__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=edgeperc_dot_v1_dot_perception__pb2.Result.FromString,
                 _registered_method=True)
+        self.GetLatest = channel.unary_unary(
+                '/edgeperc.v1.PerceptionService/GetLatest',
+                request_serializer=edgeperc_dot_v1_dot_perception__pb2.GetLatestRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_perception__pb2.GetLatestResponse.FromString,
+                _registered_method=True)
+        self.Segment = channel.unary_unary(
+                '/edgeperc.v1.PerceptionService/Segment',
+                request_serializer=edgeperc_dot_v1_dot_perception__pb2.SegmentRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_perception__pb2.SegmentResponse.FromString,
+                _registered_method=True)
         self.ListSources = channel.unary_unary(
                 '/edgeperc.v1.PerceptionService/ListSources',
                 request_serializer=edgeperc_dot_v1_dot_perception__pb2.ListSourcesRequest.SerializeToString,
@@ -66,6 +76,26 @@ class PerceptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLatest(self, request, context):
+        """The newest result that there is, without waiting for one.
+
+        NOT_FOUND: no such source. UNAVAILABLE: nothing of the kind has come yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Segment(self, request, context):
+        """What a model says of one picture that the caller brings.
+
+        NOT_FOUND: no such model. INVALID_ARGUMENT: no picture, or one that the model does not take.
+        RESOURCE_EXHAUSTED: too many pixels, or too many such calls at a time. FAILED_PRECONDITION: the
+        model's files are not here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSources(self, request, context):
         """The sensors that this daemon reads.
         """
@@ -87,6 +117,16 @@ def add_PerceptionServiceServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=edgeperc_dot_v1_dot_perception__pb2.SubscribeRequest.FromString,
                     response_serializer=edgeperc_dot_v1_dot_perception__pb2.Result.SerializeToString,
+            ),
+            'GetLatest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLatest,
+                    request_deserializer=edgeperc_dot_v1_dot_perception__pb2.GetLatestRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_perception__pb2.GetLatestResponse.SerializeToString,
+            ),
+            'Segment': grpc.unary_unary_rpc_method_handler(
+                    servicer.Segment,
+                    request_deserializer=edgeperc_dot_v1_dot_perception__pb2.SegmentRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_perception__pb2.SegmentResponse.SerializeToString,
             ),
             'ListSources': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSources,
@@ -127,6 +167,60 @@ class PerceptionService(object):
             '/edgeperc.v1.PerceptionService/Subscribe',
             edgeperc_dot_v1_dot_perception__pb2.SubscribeRequest.SerializeToString,
             edgeperc_dot_v1_dot_perception__pb2.Result.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLatest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.PerceptionService/GetLatest',
+            edgeperc_dot_v1_dot_perception__pb2.GetLatestRequest.SerializeToString,
+            edgeperc_dot_v1_dot_perception__pb2.GetLatestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Segment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.PerceptionService/Segment',
+            edgeperc_dot_v1_dot_perception__pb2.SegmentRequest.SerializeToString,
+            edgeperc_dot_v1_dot_perception__pb2.SegmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

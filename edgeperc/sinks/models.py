@@ -1,0 +1,177 @@
+"""Installed models, loaded for clients: Segment and the Open Inference Protocol ask them.
+
+models = LoadedModels(app=("regions-twin",))      # these are loaded when somebody asks for them
+labels = models.get("regions-twin").answer(frame)
+models.load("yolox-nano").network.run(tensor)     # others on order only
+
+They are apart from the pipelines' own: a client's request never waits in a pipeline, nor a pipeline
+for it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from edgeperc import places
+from edgeperc.detect import Detector
+from edgeperc.errors import ModelError
+from edgeperc.infer import Session
+from edgeperc.packet import Frame
+from edgeperc.places import ModelFolder
+from edgeperc.result import Detections, LabelMap, ModelRef
+from edgeperc.segment import Segmenter
+from edgeperc.sessions import RefusedError
+
+MOST_LOADED = 8
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_LONGEST_NAME = 64
+
+
+class LoadedModel:
+    """A model as a whole, for pictures, and its bare network, for tensors; each loaded on use.
+
+    lock: of whoever runs it; both serve one caller at a time.
+    """
+
+    def __init__(self, folder: ModelFolder, *, threads: int) -> None:
+        self.name = folder.card.name
+        self.lock = threading.Lock()
+        self._folder, self._threads = folder, threads
+
+    @property
+    def ref(self) -> ModelRef:
+        """What runs. Raises ModelError where it cannot be loaded."""
+        if self.takes_pictures:
+            return self.picture_model.ref
+        entry = next((e for e in self._folder.card.files if e.role == "network"), None)
+        return ModelRef(
+            name=self.name,
+            sha256=entry.sha256 if entry else "",
+            engine="onnxruntime",
+            provider=self.network.provider,
+            precision=self.network.precision,
+        )
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it answers for one picture alone."""
+        card = self._folder.card
+        return card.task in ("semantic", "detection") and card.input.kind == "frame"
+
+    @cached_property
+    def picture_model(self) -> Segmenter | Detector:
+        """The model with the steps from a picture and to a result. Raises ModelError."""
+        if not self.takes_pictures:
+            raise ModelError(f"model '{self.name}' does not answer for a picture alone")
+        if self._folder.card.task == "detection":
+            return Detector(self._folder, threads=self._threads)
+        return Segmenter(self._folder, threads=self._threads)
+
+    @cached_property
+    def network(self) -> Session:
+        """The network in onnxruntime. Raises ModelError."""
+        path = self._folder.file("network")
+        if path is None:
+            raise ModelError(
+                f"model '{self.name}' has no network of one piece",
+                hint="promptable models are asked by edgeperc.v1.TrackingService",
+            )
+        return Session(path, threads=self._threads)
+
+    def answer(self, frame: Frame) -> LabelMap | Detections:
+        """What it says of a picture. Raises ModelError."""
+        return self.picture_model(frame)
+
+
+class LoadedModels:
+    """Models by name. app: names that are loaded when they are asked for; others by `load`.
+
+    Raises RefusedError for names that are none, or are not there, and beyond MOST_LOADED.
+    """
+
+    def __init__(self, app: Sequence[str] = (), *, threads: int = 1) -> None:
+        self.app = tuple(dict.fromkeys(app))
+        self._threads = threads
+        self._models: dict[str, LoadedModel] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of those that are in memory."""
+        with self._lock:
+            return tuple(sorted(self._models))
+
+    def may_be_asked(self, name: str) -> bool:
+        """Whether `get` answers, as far as can be told without loading it."""
+        with self._lock:
+            if name in self._models:
+                return True
+        return name in self.app and is_name(name) and name in installed()
+
+    def load(self, name: str) -> LoadedModel:
+        """Load an installed model, or find it loaded. Raises RefusedError, ModelError."""
+        folder = _installed(name)
+        return self._open(name, lambda: LoadedModel(folder, threads=self._threads))
+
+    def get(self, name: str) -> LoadedModel:
+        """A model of the app's, or one that was loaded. Raises RefusedError, ModelError."""
+        with self._lock:
+            if found := self._models.get(name):
+                return found
+        if name in self.app:
+            return self.load(name)
+        _check_name(name)
+        raise RefusedError(
+            f"model '{name}' is not loaded",
+            why="unknown",
+            hint=f"there are: {', '.join(sorted({*self.app, *self.loaded})) or 'none'};"
+            " ControlService.LoadModel loads others",
+        )
+
+    def unload(self, name: str) -> None:
+        """Free one. Raises RefusedError where it is not loaded."""
+        _check_name(name)
+        with self._lock:
+            if self._models.pop(name, None) is None:
+                raise RefusedError(f"model '{name}' is not loaded", why="unknown")
+
+    def _open(self, name: str, construct: Callable[[], LoadedModel]) -> LoadedModel:
+        with self._lock:
+            if found := self._models.get(name):
+                return found
+            if len(self._models) >= MOST_LOADED:
+                raise RefusedError(
+                    f"{MOST_LOADED} models are loaded already", why="full", hint="unload one"
+                )
+            model = construct()
+            _ = model.ref  # loads it, or raises
+            self._models[name] = model
+            return model
+
+
+def installed() -> frozenset[str]:
+    """Names of the models whose cards are here."""
+    return frozenset(places.names("models"))
+
+
+def is_name(name: str) -> bool:
+    """Whether it can be the name of a model, and of nothing else: no path, no code."""
+    return len(name) <= _LONGEST_NAME and bool(_NAME.fullmatch(name))
+
+
+def _check_name(name: str) -> None:
+    if not is_name(name):
+        raise RefusedError(
+            f"{name[:_LONGEST_NAME]!r} is not the name of a model",
+            hint="names of installed models only; edgeperc models ls lists them",
+        )
+
+
+def _installed(name: str) -> ModelFolder:
+    _check_name(name)
+    if name not in installed():
+        raise RefusedError(f"no model '{name}' is installed", why="unknown")
+    return places.find_model(name)

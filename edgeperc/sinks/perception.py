@@ -1,0 +1,195 @@
+"""`edgeperc.v1.PerceptionService`: what the pipelines say, to whoever subscribes or asks."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from edgeperc.errors import ConfigError
+from edgeperc.packet import Frame, Stamp
+from edgeperc.proto.codec import as_message, to_message
+from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
+from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
+from edgeperc.result import Detections, Instances, Inventory, LabelMap, Result, SearchMap
+from edgeperc.sinks.grpc_standard import Seats
+from edgeperc.sinks.mailbox import Mailbox, Published, Stream, delivery_options
+from edgeperc.sinks.models import LoadedModels
+from edgeperc.sinks.pictures import picture_of
+from edgeperc.sinks.replies import BytesOf, answered, its_turn
+from edgeperc.sinks.security import LOOPBACK_PEERS
+
+SERVICE = pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name
+KINDS: dict[type, pb.ResultKind] = {
+    LabelMap: pb.RESULT_KIND_LABEL_MAP,
+    Detections: pb.RESULT_KIND_DETECTIONS,
+    Instances: pb.RESULT_KIND_INSTANCES,
+    SearchMap: pb.RESULT_KIND_SEARCH_MAP,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which results a client wants; empty is all."""
+
+    source: str
+    kinds: frozenset[pb.ResultKind]
+    model: str = ""
+
+    def fits(self, result: Result) -> bool:
+        """Whether it is one of them."""
+        return (
+            self.source in ("", result.stamp.source)
+            and self.model in ("", result.model.name)
+            and (not self.kinds or KINDS[type(result)] in self.kinds)
+        )
+
+
+class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
+    """The rpcs. Each Subscribe holds a mailbox that `publish` fills.
+
+    models: for Segment. streams, asking: how many may subscribe, and run a network, at a time.
+    """
+
+    def __init__(
+        self, inventory: Inventory, models: LoadedModels, *, streams: Seats, asking: Seats
+    ) -> None:
+        self._inventory, self._models = inventory, models
+        self._seats, self._asking = streams, asking
+        self._asked = itertools.count()
+        self._mailboxes: dict[Mailbox, Wish] = {}
+        self._newest: dict[Stream, Published] = {}
+        self._lock = threading.Lock()
+
+    def publish(self, result: Result) -> None:
+        """Hand it to whoever wants it; never blocks."""
+        item = Published(result)
+        with self._lock:
+            self._newest.pop(item.stream, None)  # the newest comes last
+            self._newest[item.stream] = item
+            wanting = [box for box, wish in self._mailboxes.items() if wish.fits(result)]
+        for mailbox in wanting:
+            mailbox.put(item)
+
+    def close(self) -> None:
+        """End all streams, once they have sent what waits."""
+        with self._lock:
+            for mailbox in self._mailboxes:
+                mailbox.close()
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Serve it. Results go out as bytes, made once for all subscribers of an encoding."""
+        pb_grpc.add_PerceptionServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self, BytesOf(server, "Subscribe")
+        )
+
+    def Subscribe(  # noqa: N802
+        self, request: pb.SubscribeRequest, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """Results from now on, serialized."""
+        wish = self._wish(request.source, request.kinds, context)
+        encoding = encoding_for(request.encoding, context)
+        mailbox = _mailbox(request.delivery, context)
+        with self._seats.taken(context), self._filled(mailbox, wish):
+            if not context.add_callback(mailbox.close):  # wakes this thread when the client goes
+                return
+            context.send_initial_metadata(())  # tells the client that it misses nothing from now
+            while (taken := mailbox.take()) is not None and context.is_active():
+                item, dropped = taken
+                yield item.wire(encoding, dropped)
+
+    def GetLatest(  # noqa: N802
+        self, request: pb.GetLatestRequest, context: grpc.ServicerContext
+    ) -> pb.GetLatestResponse:
+        """The newest result that fits."""
+        wish = self._wish(request.source, request.kinds, context, model=request.model)
+        encoding = encoding_for(request.encoding, context)
+        with self._lock:
+            fitting = [item for item in self._newest.values() if wish.fits(item.result)]
+        if not fitting:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no such result has come yet")
+        return pb.GetLatestResponse(result=fitting[-1].message(encoding))
+
+    def Segment(  # noqa: N802
+        self, request: pb.SegmentRequest, context: grpc.ServicerContext
+    ) -> pb.SegmentResponse:
+        """What a model says of a picture of the client's."""
+        encoding = encoding_for(request.encoding, context)
+        with self._asking.taken(context), answered(context):
+            model = self._models.get(request.model)
+            image = picture_of(request)
+            stamp = Stamp(source="", seq=next(self._asked), start_ns=0, end_ns=0)
+            with its_turn(model.lock, context):
+                result = model.answer(Frame(stamp=stamp, image=image))
+            published_ns = time.time_ns()
+            return pb.SegmentResponse(
+                result=to_message(result, encoding, published_ns=published_ns)
+            )
+        raise AssertionError("abort raises")
+
+    def ListSources(  # noqa: N802
+        self, request: pb.ListSourcesRequest, context: grpc.ServicerContext
+    ) -> pb.ListSourcesResponse:
+        """The sensors."""
+        sources = self._inventory.sources
+        return pb.ListSourcesResponse(sources=[as_message(pb.Source, source) for source in sources])
+
+    def ListModels(  # noqa: N802
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        """The networks of the pipelines."""
+        models = self._inventory.models
+        return pb.ListModelsResponse(models=[as_message(pb.ModelRef, model) for model in models])
+
+    @contextmanager
+    def _filled(self, mailbox: Mailbox, wish: Wish) -> Iterator[None]:
+        with self._lock:
+            self._mailboxes[mailbox] = wish
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._mailboxes[mailbox]
+
+    def _wish(
+        self,
+        source: str,
+        kinds: Sequence[pb.ResultKind],
+        context: grpc.ServicerContext,
+        *,
+        model: str = "",
+    ) -> Wish:
+        known = [each.name for each in self._inventory.sources]
+        if source and source not in known:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"no source '{source}'; there are: {', '.join(known) or 'none'}",
+            )
+        for kind in kinds:
+            if kind not in KINDS.values():
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"kind is {kind}")
+        return Wish(source, frozenset(kinds), model)
+
+
+def encoding_for(wanted: pb.MaskEncoding, context: grpc.ServicerContext) -> pb.MaskEncoding:
+    """Encoding that the client gets; unless it says, RAW on this host, where copying is cheap."""
+    if wanted not in pb.MaskEncoding.values():
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"encoding is {wanted}")
+    if wanted != pb.MASK_ENCODING_UNSPECIFIED:
+        return wanted
+    on_this_host = context.peer().startswith(LOOPBACK_PEERS)
+    return pb.MASK_ENCODING_RAW if on_this_host else pb.MASK_ENCODING_ZSTD
+
+
+def _mailbox(delivery: pb.DeliveryPolicy, context: grpc.ServicerContext) -> Mailbox:
+    """Build what the client asks for; abort with INVALID_ARGUMENT if that is out of range."""
+    try:
+        return Mailbox(**delivery_options(delivery))
+    except ConfigError as error:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise AssertionError("abort raises") from error
