@@ -84,6 +84,8 @@ SINKS = {
     "file": Builtin("edgeperc.sinks.file:File", "results.jsonl and label PNGs in a folder"),
     "metrics": Builtin("edgeperc.sinks.metrics:Metrics", "figures for Prometheus"),
     "web": Builtin("edgeperc.sinks.web:Web", "a page for a browser: pictures, overlay, health"),
+    "record": Builtin("edgeperc.sinks.record:Record", "all packets and results in MCAP files"),
+    "ros2": Builtin("edgeperc.sinks.ros2:Ros2", "ROS 2 messages, with a sourced ROS or without"),
     "null": Builtin("edgeperc.sinks.null:Null", "counts and forgets"),
 }
 _KEYS: dict[Kind, str] = {

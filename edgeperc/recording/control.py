@@ -1,0 +1,70 @@
+"""Recordings that somebody starts and stops while a run goes on.
+
+    recordings = Recordings(plan, run)
+    recordings.start("drive")       # ~/.local/share/edgeperc/recordings/drive.mcap
+    recordings.status()
+    recordings.stop()
+
+One at a time. All methods may be called from any thread; what cannot be done is a ControlError.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from edgeperc import places
+from edgeperc.control import ControlError, RecordingStatus, Why
+from edgeperc.errors import ConfigError
+from edgeperc.pipeline import Running
+from edgeperc.plan import Plan
+from edgeperc.recording.head import About
+from edgeperc.recording.names import file_name
+from edgeperc.recording.recorder import Recorder
+from edgeperc.sinks.record import RecordSink
+
+
+def recordings_home() -> Path:
+    """The folder that recordings go into, if none is named."""
+    return places.data_home() / "recordings"
+
+
+class Recordings:
+    """The recordings of one run, into one folder."""
+
+    def __init__(self, plan: Plan, run: Running, folder: Path | None = None) -> None:
+        self._plan = plan
+        self._run = run
+        self._folder = folder or recordings_home()
+        self._lock = threading.Lock()
+        self._sink: RecordSink | None = None
+
+    def start(self, name: str = "") -> RecordingStatus:
+        """Record all sensors and results into a new file; name: a plain file name, or ""."""
+        with self._lock:
+            if self._sink and self._sink.recorder.status().running:
+                running = self._sink.recorder.status().name
+                raise ControlError(f"'{running}' is being recorded already", why="taken")
+            path = self._folder / file_name(name)
+            models = [pipeline.model for pipeline in self._run.pipelines()]
+            try:
+                recorder = Recorder(path, About.of(self._plan, models))
+            except ConfigError as error:
+                why: Why = "conflict" if path.exists() else "impossible"
+                raise ControlError(str(error), why=why, hint=error.hint) from error
+            self._sink = RecordSink(recorder)
+            self._run.add(self._sink)
+            return recorder.status()
+
+    def stop(self) -> RecordingStatus:
+        """End it, and make its file whole. Raises ControlError if none runs."""
+        with self._lock:
+            if self._sink is None or self._sink.is_stopped:
+                raise ControlError("nothing is recorded", why="unknown")
+            self._run.remove(self._sink)
+            return self._sink.recorder.status()
+
+    def status(self) -> RecordingStatus | None:
+        """The newest recording, running or ended; None if there was none."""
+        sink = self._sink
+        return sink.recorder.status() if sink else None
