@@ -35,6 +35,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-cache",
+    "Server": "edgeperc",
 }
 _MOST_LOGINS = 64
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -21,7 +21,7 @@ export function drawChart(canvas, samples, now) {
     { top: box.height * 0.56 + 16, bottom: box.height - 3, unit: "Hz", lines: [[1, "--rate"]] },
   ];
   for (const { top, bottom, unit, lines } of bands) {
-    const most = ceiling(Math.max(1e-3, ...lines.flatMap(([k]) => shown.map((sample) => sample[k]))));
+    const most = ceiling(Math.max(1, ...lines.flatMap(([k]) => shown.map((sample) => sample[k]))));
     const y = (value) => bottom - (value / most) * (bottom - top);
     context.strokeStyle = colour("--edge");
     context.lineWidth = 1;

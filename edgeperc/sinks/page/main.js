@@ -80,16 +80,16 @@ function arrange(streams) {
   };
   for (const [kind, source] of streams) if (kind === "frame" || kind === "events") viewOf(source, kind);
   for (const key of streams) {
-    const [kind, , model] = key;
+    const [kind] = key;
     if (kind === "frame" || kind === "events") continue;
     const source = kind === "search" ? hello.wide : key[1];
     const own = [...views.values()].filter((view) => view.source === source && view.base !== "results");
+    if (kind === "search" && !own.length) continue; // until its picture has come
     for (const view of own.length ? own : [viewOf(source, "results")]) {
       const before = view.layers.size;
-      if (kind !== "search" || view.base === "frame") view.addLayer(key, look);
+      if (kind !== "search" || view.base === "frame") view.addLayer(key, look, !(kind === "labels" && source === hello.wide));
       changed ||= view.layers.size !== before;
     }
-    void model;
   }
   for (const view of [...views.values()])
     if (view.base === "results" && views.has(`${view.source}/frame`)) {
@@ -110,6 +110,7 @@ function place() {
   all.forEach((view, k) => {
     views.set(view.id, view);
     view.root.querySelector("kbd").textContent = k < 9 ? k + 1 : "";
+    view.root.classList.toggle("first", all.length > 1 && view.source === hello.wide && view.base === "frame");
     if ($("views").children[k] !== view.root) $("views").insertBefore(view.root, $("views").children[k] ?? null);
   });
   $("nothing")?.remove();

@@ -101,7 +101,7 @@ function fillCard(card, { model, meter, error, note }) {
     ["p50", total ? milliseconds(total.p50_ms) : "–", "accent"],
     ["p99", total ? milliseconds(total.p99_ms) : "–", "weak"],
     ["rate", `${meter.rate_hz.toFixed(1)} Hz`, "rate"],
-    ["dropped", short(meter.dropped), meter.dropped ? "bad" : ""],
+    ["dropped", short(meter.dropped), ""],
     ["failed", short(meter.failed), meter.failed ? "bad" : ""],
   ];
   card.figures.replaceChildren(
@@ -126,7 +126,9 @@ function sensorRow(sensor) {
   return {
     lamp: LAMPS[sensor.state],
     title: sensor.error || sensor.state,
-    cells: [sensor.name, said.join(", ") || sensor.state, sensor.state === "running" ? (dropped ? `${short(dropped)} bad` : "") : sensor.state],
+    name: sensor.name,
+    says: said.join(", ") || (sensor.state === "running" ? "nothing yet" : ""),
+    wrong: [sensor.state === "running" ? "" : sensor.state, dropped ? `${short(dropped)} left out` : ""],
   };
 }
 
@@ -135,19 +137,23 @@ function workerRow(worker) {
   return {
     lamp: LAMPS[worker.state],
     title: worker.error || `${worker.state}, pid ${worker.pid}`,
-    cells: [worker.name, `${(worker.rss_bytes / 1e6).toFixed(0)} MB`, restarts || (worker.state === "running" ? "" : worker.state)],
+    name: worker.name,
+    says: worker.rss_bytes ? `${(worker.rss_bytes / 1e6).toFixed(0)} MB` : "",
+    wrong: [restarts, worker.state === "running" ? "" : worker.state],
   };
 }
 
 function rows(table, content) {
   table.tBodies[0].replaceChildren(
-    ...content.map(({ lamp, title, cells }) => {
+    ...content.map(({ lamp, title, name, says, wrong }) => {
       const row = make("tr");
       row.title = title;
       const head = make("th");
       head.scope = "row";
-      head.append(make("i", "", `lamp ${lamp}`), cells[0]);
-      row.append(head, make("td", cells[1]), make("td", cells[2]));
+      head.append(make("i", "", `lamp ${lamp}`), name);
+      const cell = make("td", says);
+      for (const word of wrong.filter(Boolean)) cell.append(says ? " · " : "", make("span", word, "bad"));
+      row.append(head, cell);
       return row;
     })
   );

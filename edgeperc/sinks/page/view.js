@@ -53,15 +53,16 @@ export class View {
     return this.baseKey ? [this.baseKey, ...on] : on;
   }
 
-  addLayer(key, onChange) {
+  // on: whether it is shown before anybody has said so.
+  addLayer(key, onChange, on) {
     const [kind, , model] = key;
     const id = key.join("/");
     if (this.layers.has(id)) return;
     const chip = document.createElement("button");
     chip.textContent = kind === "search" ? "search map" : model;
     chip.title = { labels: "label map", boxes: "boxes", instances: "objects", search: "where the search expects targets" }[kind];
-    chip.setAttribute("aria-pressed", "true");
-    const layer = { key, kind, on: true, canvas: document.createElement("canvas"), header: null, chip };
+    chip.setAttribute("aria-pressed", String(on));
+    const layer = { key, kind, on, canvas: document.createElement("canvas"), header: null, chip };
     chip.onclick = () => {
       layer.on = !layer.on;
       chip.setAttribute("aria-pressed", String(layer.on));
@@ -273,7 +274,12 @@ export class View {
     this.times = [...this.times.filter((time) => now - time < 2000), now];
     const span = now - this.times[0];
     const rate = span > 0 ? ((this.times.length - 1) * 1000) / span : 0;
-    this.when.textContent = [more, `#${header.seq}`, rate ? `${rate.toFixed(0)} Hz` : ""].filter(Boolean).join(" · ");
+    this.when.textContent = [`#${header.seq}`, rate ? `${rate.toFixed(0)} Hz` : ""].filter(Boolean).join(" · ");
+    if (!more) return;
+    const words = document.createElement("span");
+    words.className = "more";
+    words.textContent = `${more} · `;
+    this.when.prepend(words);
   }
 
   writeLegend() {
@@ -303,12 +309,12 @@ const WHAT = { frame: "frames", events: "events", results: "results" };
 const LINES = {
   boxes(view, context, header, at) {
     for (const [x0, y0, x1, y1, score, index] of header.boxes) {
-      const colour = view.palette.classes[index % 255];
+      const colour = view.objectColour(index + 1);
       const [a, b] = [at([x0, y0]), at([x1, y1])];
       context.strokeStyle = colour;
-      context.lineWidth = 2;
+      context.lineWidth = 1.5;
       context.strokeRect(a[0], a[1], b[0] - a[0], b[1] - a[1]);
-      if (b[0] - a[0] > 26) tag(context, `${header.classes[index]} ${score.toFixed(2)}`, a, colour);
+      if (b[0] - a[0] > 60) tag(context, `${header.classes[index]} ${score.toFixed(2)}`, a, colour);
     }
   },
   instances(view, context, header, at) {
@@ -318,24 +324,17 @@ const LINES = {
     }
   },
   search(view, context, header, at) {
-    context.lineWidth = 2;
+    context.lineWidth = 1.5;
     context.strokeStyle = GREEN;
     for (const [x, y] of header.tracks) {
       context.beginPath();
-      context.arc(...at([x, y]), 8, 0, 7);
+      context.arc(...at([x, y]), 7, 0, 7);
       context.stroke();
     }
     const trail = header.trail.map(at);
-    context.strokeStyle = YELLOW;
-    context.lineWidth = 1;
-    context.globalAlpha = 0.45;
-    context.beginPath();
-    trail.forEach((place, k) => (k ? context.lineTo(...place) : context.moveTo(...place)));
-    context.stroke();
-    context.globalAlpha = 1;
-    context.fillStyle = YELLOW;
+    context.strokeStyle = context.fillStyle = YELLOW;
     trail.forEach((place, k) => {
-      context.globalAlpha = 0.25 + (0.75 * k) / trail.length;
+      context.globalAlpha = (k + 1) / trail.length;
       context.beginPath();
       context.arc(...place, 2.2, 0, 7);
       context.fill();
