@@ -44,8 +44,9 @@ def serve(
     plan = Plan.load(app, changes)
     with loading(console):
         run: Running = assemble(plan) if inproc else supervise(plan)
-    _announce(console, plan, run)
-    watch_run(run, console, duration_s=duration_s)
+    with stop_signals() as stopping:  # before anybody is told that it runs
+        _announce(console, plan, run)
+        watch_run(run, console, duration_s=duration_s, stopping=stopping)
     return run
 
 
@@ -89,21 +90,32 @@ def what_runs(run: Running) -> Iterator[str]:
         yield f"{pipeline.name}: {ref.name} on {ref.engine} ({ref.provider}{precision})"
 
 
-def watch_run(run: Running, console: Console, *, duration_s: float | None = None) -> bool:
-    """Start a run, show it until it ends, stop it; True if a signal or `duration_s` ended it."""
+def watch_run(
+    run: Running,
+    console: Console,
+    *,
+    duration_s: float | None = None,
+    stopping: threading.Event | None = None,
+) -> bool:
+    """Start a run, show it until it ends, stop it; True if it was stopped before its end.
+
+    stopping: see `stop_signals`, which is asked for where it is not given.
+    """
+    if stopping is None:
+        with stop_signals() as asked:
+            return watch_run(run, console, duration_s=duration_s, stopping=asked)
     ended = False
     limit_s = float("inf") if duration_s is None else duration_s
     deadline_s = time.monotonic() + limit_s
-    with stop_signals() as stopping:
-        run.start()
-        try:
-            with _display(run, console) as show:
-                while not (ended or stopping.is_set() or time.monotonic() > deadline_s):
-                    ended = run.wait(0.2)
-                    run.report()
-                    show()
-        finally:
-            run.stop()
+    run.start()
+    try:
+        with _display(run, console) as show:
+            while not (ended or stopping.is_set() or time.monotonic() > deadline_s):
+                ended = run.wait(0.2)
+                run.report()
+                show()
+    finally:
+        run.stop()
     console.print(run_table(run))
     return not ended
 

@@ -5,8 +5,9 @@
     child.say("ready", Ready())
     child.serve(hear=..., report=..., has_ended=...)
 
-`serve` runs in the main thread and does nothing that lasts, so that a worker that is told to stop,
-or whose front process died, ends within a second, whatever its other threads are at.
+`serve` runs in the main thread and does nothing that lasts, so that a worker that is told to stop
+ends within a second, whatever its other threads are at. One whose front process died ends, too, and
+at the latest after GRACE_S: also while it loads a model.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import select
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -29,6 +32,8 @@ from edgeperc.supervise.orders import Report
 REPORT_EVERY_S = 0.5
 _LISTEN_S = 0.1
 _LAST_WORDS_S = 0.5
+GRACE_S = 0.9
+"""How long a worker has to close its device once the front process is gone."""
 
 
 class Child:
@@ -41,6 +46,7 @@ class Child:
         log = logging.getLogger("edgeperc")
         log.addHandler(_Forward(self.link))
         log.propagate = False
+        threading.Thread(target=self._guard, args=(fd,), name="guard", daemon=True).start()
 
     def say(self, kind: str, content: Any = None, *, must_arrive: bool = True) -> None:
         """Tell the front process; that it is gone, `serve` finds out by itself."""
@@ -107,6 +113,14 @@ class Child:
             code = 1
         stop()
         self.leave(code)
+
+    def _guard(self, fd: int) -> None:
+        """End with the front process, whatever the main thread is at."""
+        poll = select.poll()
+        poll.register(fd, 0)  # hanging up is told unasked
+        poll.poll()
+        time.sleep(GRACE_S)
+        os._exit(1)
 
     def leave(self, code: int = 0) -> NoReturn:
         """End the process at once; threads that hang do not matter."""
