@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +21,19 @@ from edgeperc.infer import Session
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.adapters.prompts import MEAN, STD
 from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.doubles import Doubles
 from edgeperc.offline.compress.export_qdq import prepared
 from edgeperc.offline.compress.graph import tensorrt
+from edgeperc.offline.compress.graph.doubles import in_doubles
+from edgeperc.offline.compress.graph.editing import Graph
 from edgeperc.offline.compress.graph.weights import Rows
-from edgeperc.offline.compress.int8_graph import TRACED_OPSET, in_integers, observed, with_opset
+from edgeperc.offline.compress.int8_graph import (
+    KINDS,
+    TRACED_OPSET,
+    in_integers,
+    observed,
+    with_opset,
+)
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.written import Written, about
 from edgeperc.offline.drawn_prompts import ABSENT, FOREGROUND
@@ -82,13 +92,31 @@ def table_of(net: Sam | Sam2) -> PromptTable:
 def write_files(
     ctx: Context, card: ModelCard, folder: Path, *, opset: int, wanted: float
 ) -> Written:
-    """Write all graphs, constants and the golden answers into a folder."""
-    with prepared(ctx.sim.net) as (net, rows), written_out(net):
+    """Write all graphs, constants and the golden answers into a folder.
+
+    In integers and single precision; if the files do not agree so, in double precision.
+    """
+    written = _written(ctx, card, folder, opset=opset, wanted=wanted, doubles=False)
+    if written.agreement < wanted and ctx.target == "onnxruntime":
+        written = _written(ctx, card, folder, opset=opset, wanted=wanted, doubles=True)
+    return written
+
+
+def _written(
+    ctx: Context, card: ModelCard, folder: Path, *, opset: int, wanted: float, doubles: bool
+) -> Written:
+    whole = not doubles
+    with prepared(ctx.sim.net, whole_biases=whole) as (net, rows), written_out(net):
         network = cast("Sam | Sam2", net)
-        written = _graphs(ctx, network, card, rows, folder, opset, wanted)
+        if doubles:
+            written = _in_doubles(ctx, network, card, rows, folder, opset, wanted)
+        else:
+            written = _graphs(ctx, network, card, rows, folder, opset, wanted)
+        with Doubles() if doubles else nullcontext():
+            answers = golden(card, network)
         for role, arrays in (
             ("constants", constants(network, _table(card))),
-            ("golden", golden(card, network)),
+            ("golden", answers),
         ):
             if arrays:
                 np.savez_compressed(folder / f"{role}.npz", **cast(Any, arrays))
@@ -204,9 +232,38 @@ def _graphs(
             path = folder / f"{role}.onnx"
             onnx.save(with_opset(model, opset), str(path))
             written.entries.append(file_entry(path, role))
-        written.agreement = agreement(ctx.subject, net, card, folder, ctx.held_out)
+        with Doubles():
+            written.agreement = agreement(ctx.subject, net, card, folder, ctx.held_out)
         if written.agreement >= wanted:
             break
+    return written
+
+
+def _in_doubles(
+    ctx: Context,
+    net: Sam | Sam2,
+    card: ModelCard,
+    rows: Rows,
+    folder: Path,
+    opset: int,
+    wanted: float,
+) -> Written:
+    """All graphs, encoder and decoder with sums in double precision, held to the network itself."""
+    written = Written(wanted=wanted, convolutions="in double precision", in_doubles=True)
+    for part in _looked_at(net, card, ctx.held_out):
+        model = traced(part, folder, opset=TRACED_OPSET)[0]
+        if part.role in COMPRESSED:
+            graph = Graph(model)
+            counts = {"products": len(graph.all(*KINDS)), "in integers": 0, "in 4 bits": 0}
+            written.kinds[part.role] = counts
+            in_doubles(graph, rows)
+            model = graph.close()
+        path = folder / f"{part.role}.onnx"
+        onnx.save(with_opset(model, opset), str(path))
+        written.entries.append(file_entry(path, part.role))
+    simulated = cast("Sam | Sam2", ctx.sim.net)
+    with Doubles(), written_out(simulated):
+        written.agreement = agreement(ctx.subject, simulated, card, folder, ctx.held_out)
     return written
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgeperc.errors import ModelError
 from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.doubles import Doubles
 from edgeperc.offline.compress.ledger import Ledger, Row
 from edgeperc.offline.compress.passes import PassResult, function_of
 from edgeperc.offline.compress.recipe import Recipe, Step, chosen_sites
@@ -60,7 +61,8 @@ def run_recipe(ctx: Context, recipe: Recipe, *, where: str = "") -> Ledger:
     for step, sites in zip(recipe.passes, plan, strict=True):
         ledger.rows += _run(ctx, step, sites, exact, ledger)
     finish(ctx)
-    ledger.scores["compressed"] = ctx.subject.score(ctx.net, ctx.held_out)
+    with Doubles():
+        ledger.scores["compressed"] = ctx.subject.score(ctx.net, ctx.held_out)
     return ledger
 
 

@@ -36,9 +36,10 @@ ON_GRID = 1e-2
 
 
 @contextmanager
-def prepared(net: nn.Module) -> Iterator[tuple[nn.Module, Rows]]:
+def prepared(net: nn.Module, *, whole_biases: bool = True) -> Iterator[tuple[nn.Module, Rows]]:
     """A copy whose quantizers of values become operators where it is traced, and whose weights are
-    plain ones on their grids; and the table of these.
+    plain ones on their grids; and the table of these. whole_biases: put biases into whole units of
+    the sums of codes, for a graph that is to run in integers.
     """
     copied = copy.deepcopy(net).eval()
     rows = Rows()
@@ -47,14 +48,14 @@ def prepared(net: nn.Module) -> Iterator[tuple[nn.Module, Rows]]:
         _outputs_into_weights(copied)
         for layer in list(copied.modules()):
             if parametrize.is_parametrized(layer, "weight"):
-                _plain_weight(layer, rows)
+                _plain_weight(layer, rows, whole_bias=whole_biases)
         for each in copied.modules():
             if isinstance(each, Uniform) and each.axis is None and each.bits <= BYTE:
                 each.onnx = _in_graph(each)  # type: ignore[method-assign]
         yield copied, rows
 
 
-def _plain_weight(layer: Any, rows: Rows) -> None:
+def _plain_weight(layer: Any, rows: Rows, *, whole_bias: bool) -> None:
     """A layer's weight as its quantizer gives it; into the table if int8, or int4, holds it."""
     quantizer = layer.parametrizations["weight"][0]
     weight: Tensor = layer.weight.detach()
@@ -68,7 +69,8 @@ def _plain_weight(layer: Any, rows: Rows) -> None:
         if not bool(start.any()) and bool((codes - codes.round()).abs().max() < ON_GRID):
             axis = channel_axis(layer)
             rows.add(weight, step, axis)
-            _bias_on_grid(layer, step.movedim(axis, 0).flatten(1)[:, 0])
+            if whole_bias:
+                _bias_on_grid(layer, step.movedim(axis, 0).flatten(1)[:, 0])
     _set_plain(layer, weight)
 
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from edgeperc.bench.onnx_pair import Timed, paired
 from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.doubles import Doubles
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
@@ -122,7 +123,8 @@ def likeness(ctx: Context, exact: nn.Module, net: nn.Module) -> float:
     kind = kind_of(ctx.subject)
     same = total = 0
     for sample in ctx.held_out:
-        wanted, found = (ctx.subject.run(each, sample) for each in (exact, net))
+        with Doubles():
+            wanted, found = (ctx.subject.run(each, sample) for each in (exact, net))
         equal, of = kind.alike(wanted, found, sample)
         same, total = same + equal, total + of
     return same / total if total else 1.0
@@ -173,6 +175,11 @@ def _notes(ledger: Ledger, written: Written, facts: Facts) -> list[str]:
         f"- MB: {' and '.join(written.kinds)}. Plain rounding has the file size of the recipe. As"
         " full precision: of masks their IoU, of labels the share of equal pixels.",
     ]
+    if written.in_doubles:
+        notes.append(
+            "- All sums are in double precision, rounded to float32 once, since in integers and"
+            " single precision the files do not agree as asked: slow, for accuracy only."
+        )
     if in_4_bits:
         notes.append(f"- Products of floats with weights stored in 4 bits: {in_4_bits}.")
     if facts.timed:

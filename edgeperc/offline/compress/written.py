@@ -18,7 +18,7 @@ semantic one the share of pixels with the same label."""
 class Written:
     """What was written. kinds: role -> how many products and convolutions run on codes, of all.
     agreement: with the simulated network; wanted: what it has to be. entries: of the card.
-    convolutions: where their input is quantized.
+    convolutions: where their input is quantized. in_doubles: all sums in double precision.
     """
 
     entries: list[FileEntry] = field(default_factory=list)
@@ -26,6 +26,7 @@ class Written:
     agreement: float = 0.0
     wanted: float = AGREEMENT
     convolutions: str = ""
+    in_doubles: bool = False
 
 
 class About(TypedDict):
