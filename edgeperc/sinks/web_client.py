@@ -23,7 +23,7 @@ from edgeperc.errors import ConfigError, EdgepercError
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request, Reset, Session
 from edgeperc.sinks.security import Role
-from edgeperc.sinks.web_encoder import Key
+from edgeperc.sinks.web_encoder import Key, next_due_s
 from edgeperc.sinks.web_guard import allows
 from edgeperc.sinks.web_wire import pack
 from edgeperc.tracker import Tracker
@@ -101,7 +101,7 @@ class Mailbox:
                 key = min(self._waiting, key=lambda each: self._due_s.get(each, 0.0))
                 due_s = self._due_s.get(key, 0.0)
                 if due_s <= now_s:
-                    self._due_s[key] = max(due_s + 1.0 / self.rate_hz, now_s)
+                    self._due_s[key] = next_due_s(due_s, now_s, self.rate_hz)
                     self.unseen += 1
                     self.sent += 1
                     return self._waiting.pop(key)
