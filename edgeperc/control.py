@@ -104,7 +104,10 @@ class Steering(Protocol):
     """One client at a time steers the mirror, for as long as it renews its lease."""
 
     def acquire(self, holder: str, ttl_s: float) -> str:
-        """Take the mirror from the search; a lease. Raises ControlError if somebody has it."""
+        """Take the mirror from the search; a lease. ttl_s: 0 is what the daemon thinks fit.
+
+        Raises ControlError if somebody has it.
+        """
 
     def renew(self, lease: str, ttl_s: float) -> None:
         """Hold on. Raises ControlError for a lease that is over."""

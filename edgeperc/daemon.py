@@ -29,8 +29,9 @@ class LocalDaemon:
 
     @property
     def steering(self) -> Steering | None:
-        """None: nobody but the search points the mirror of such a daemon."""
-        return None
+        """Who points the mirror; None without a search."""
+        search = self._run.search if self._run else None
+        return search.steering if search else None
 
     def status(self) -> DaemonStatus:
         """How it is now."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from edgeperc.clock import Clock
-from edgeperc.control import WorkerStatus
+from edgeperc.control import Steering, WorkerStatus
 from edgeperc.errors import DataError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
@@ -69,6 +69,10 @@ class Search(Protocol):
     """
 
     hints: frozenset[str]
+
+    @property
+    def steering(self) -> Steering:
+        """Lets clients steer instead of it."""
 
     def run(self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None) -> None:
         """Search until its camera ends or `stop`; emit takes its results, see its pictures.

@@ -25,6 +25,8 @@ from edgeperc.sinks.grpc_standard import Health, Reflection, Seats
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.perception import SERVICE as PERCEPTION_SERVICE
 from edgeperc.sinks.perception import Perception
+from edgeperc.sinks.searching import SERVICE as SEARCH_SERVICE
+from edgeperc.sinks.searching import Searching
 from edgeperc.sinks.security import (
     Guard,
     Role,
@@ -43,6 +45,7 @@ log = logging.getLogger("edgeperc")
 CLOSE_S = 0.8
 STANDARD_STREAMS = 8  # health watches and reflection
 ASKING = 4  # calls at a time that run a network
+SCANS = 2  # by the mirror, at a time: one runs, one is refused
 SPARE_THREADS = 4  # never held by a stream, so that short calls always answer
 WAITING_CALLS = 64
 """Calls that may wait for a thread; more are refused, so that a flood fills no memory."""
@@ -98,12 +101,13 @@ class Grpc:
             inventory, self._models, streams=Seats(max_streams), asking=Seats(ASKING)
         )
         self._tracking = Tracking(trackers)
-        services = (PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE)
+        self._searching = Searching(daemon, scans=Seats(SCANS))
+        services = (PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE, SEARCH_SERVICE)
         standard = Seats(STANDARD_STREAMS)
         self._health = Health(("", *services), standard, self._guard)
         self._has_result = False
         threads = max_streams + self._tracking.max_streams
-        threads += STANDARD_STREAMS + ASKING + SPARE_THREADS
+        threads += STANDARD_STREAMS + ASKING + SCANS + SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
             interceptors=[self._guard],
@@ -115,6 +119,7 @@ class Grpc:
             self._tracking, self._server
         )
         Control(daemon, self._models, refused=lambda: self._guard.refused).add_to(self._server)
+        self._searching.add_to(self._server)
         self._health.add_to(self._server)
         if local:
             Reflection(services, standard).add_to(self._server)
@@ -126,6 +131,7 @@ class Grpc:
         """Hand `result`, whose arrays change no more, to whoever subscribes; never blocks."""
         self._perception.publish(result)
         self._tracking.publish(result)
+        self._searching.publish(result)
         if not self._has_result:
             self._has_result = True
             self._health.set_serving()
@@ -141,6 +147,7 @@ class Grpc:
         stopped = self._server.stop(CLOSE_S)  # from here on, nobody new is let in
         self._perception.close()
         self._tracking.close()
+        self._searching.close()
         stopped.wait()
 
 

@@ -71,6 +71,8 @@ class Child:
                 self._clock.stop()
             elif kind == "show":
                 self._is_shown = content
+            elif kind == "steer" and self._parts:
+                self._parts.loop.order = content
             elif kind == "hint":
                 yield content
         if time.monotonic() >= self._next_status_s + _STATUS_EVERY_S:  # no look for long
@@ -89,7 +91,8 @@ class Child:
         assert self._parts
         self._next_status_s = time.monotonic() + _STATUS_EVERY_S
         sensors, pipeline = self._parts.status()
-        self._say("status", Status(sensors=sensors, pipeline=pipeline, refs=self._parts.refs))
+        refs, reach = self._parts.refs, self._parts.loop.reach
+        self._say("status", Status(sensors=sensors, pipeline=pipeline, refs=refs, reach=reach))
 
     def _say(self, kind: str, content: object) -> None:
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from edgeperc.packet import Frame
+from edgeperc.packet import Frame, Gaze
 from edgeperc.result import ModelRef, Result
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.build import Parts
 from edgeperc.steering.hints import TimedHints
+from edgeperc.steering.lease import MirrorLease, Order
 
 Emit: TypeAlias = Callable[[Result], None]
 See: TypeAlias = Callable[[Frame], None]
@@ -34,6 +35,10 @@ class InlineSearch:
         self._emit: Emit | None = None
         self._see: See | None = None
         self._parts = open_parts(self._pass_on, self._show)
+        self._gaze: Gaze | None = None
+        self.steering = MirrorLease(
+            self._obey, reach=lambda: self._parts.loop.reach, gaze=lambda: self._gaze
+        )
 
     def run(self, emit: Emit, see: See | None = None) -> None:
         """Search until the slots end or `stop`."""
@@ -45,7 +50,11 @@ class InlineSearch:
 
     def _pass_on(self, result: Result) -> None:
         assert self._emit  # only a loop that runs has results
+        self._gaze = getattr(result, "gaze", None) or self._gaze
         self._emit(result)
+
+    def _obey(self, order: Order | None) -> None:
+        self._parts.loop.order = order
 
     def _show(self, frame: Frame) -> None:
         if self._see:

@@ -17,10 +17,11 @@ import numpy as np
 
 from edgeperc.errors import EdgepercError
 from edgeperc.meter import Meter
-from edgeperc.packet import Frame, Gaze, Stamp
+from edgeperc.packet import Frame, Gaze, GazeRange, Stamp
 from edgeperc.result import Detections, LabelMap, Model, ModelRef, Result, SearchMap, Timings
 from edgeperc.search.schedulers import Scheduler
 from edgeperc.steering.hints import Hints
+from edgeperc.steering.lease import Order
 from edgeperc.steering.panorama import Panorama
 from edgeperc.steering.shutter import Look, Shutter
 
@@ -38,7 +39,8 @@ class SearchLoop:
 
     detector: None looks without finding, for timing. met: when each slot of late was due, and how
     late it was, in ns. emit: takes each look's Detections and, ten times a second, a SearchMap.
-    see: takes the frames, for who draws them.
+    see: takes the frames, for who draws them. order: goes before the scheduler while it lasts; may
+    be set from any thread. reach: of the mirror, once it was there.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class SearchLoop:
         self.mirror_source = ""
         self.hints_dropped = 0
         self.error = ""
+        self.reach: GazeRange | None = None
+        self.order: Order | None = None
         self._detector = detector
         self._scheduler = scheduler
         self._scheduler_ref = scheduler_ref
@@ -75,7 +79,8 @@ class SearchLoop:
 
     def open(self) -> None:
         """Open camera and mirror, if they are there, before the first slot begins."""
-        self.mirror.get()
+        if mirror := self.mirror.get():
+            self.reach = mirror.range
         self.camera.get()
 
     def run(self) -> None:
@@ -98,10 +103,10 @@ class SearchLoop:
         marks = [time.perf_counter_ns()]
         here = self.mirror.here and self.camera.here
         if here:
-            x, y = self._scheduler.step(look.due_ns * 1e-9)
+            gaze = self._decide(look.due_ns)
             marks.append(time.perf_counter_ns())
             with self.mirror.watched():
-                self._aim(self._panorama.grid.gaze(x, y))
+                self._aim(gaze)
             marks.append(time.perf_counter_ns())
         self.shutter.arm()
         for hint in hints:  # they can wait until the mirror is on its way
@@ -124,10 +129,19 @@ class SearchLoop:
             timings = Timings(wait_ns=look.late_ns, infer_ns=infer_ns, total_ns=total_ns)
             self._tell(replace(found, timings=timings), look.due_ns)
 
-    def _aim(self, gaze: Gaze) -> None:
+    def _decide(self, due_ns: int) -> Gaze | None:
+        """Where to look next; None stays. Whoever holds the mirror decides before the scheduler."""
+        order = self.order
+        if order and time.monotonic() < order.until_s:
+            return order.gaze
+        return self._panorama.grid.gaze(*self._scheduler.step(due_ns * 1e-9))
+
+    def _aim(self, gaze: Gaze | None) -> None:
         mirror = self.mirror.current
+        self.reach = mirror.range
         try:
-            mirror.aim(gaze)
+            if gaze:
+                mirror.aim(gaze)
         except ValueError as error:  # a scheduler of somebody's own may say anything
             self.error = self.error or str(error)
             return

@@ -22,10 +22,11 @@ from typing import Any
 from edgeperc import errors
 from edgeperc.control import WorkerState, WorkerStatus
 from edgeperc.errors import EdgepercError, ModelError
-from edgeperc.packet import Frame
+from edgeperc.packet import Frame, Gaze, GazeRange
 from edgeperc.result import ModelRef, Result
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.channel import pair
+from edgeperc.steering.lease import MirrorLease
 from edgeperc.supervise import link as links
 from edgeperc.supervise.feed import Inlet
 from edgeperc.supervise.memory import own_memory
@@ -45,6 +46,7 @@ class Status:
     sensors: tuple[SensorStatus, ...]
     pipeline: PipelineStatus
     refs: tuple[ModelRef, ...]
+    reach: GazeRange | None = None
 
 
 class ProcessSearch:
@@ -69,6 +71,12 @@ class ProcessSearch:
         self._state: WorkerState = "starting"
         self._heard_s = time.monotonic()
         self.met: tuple[tuple[int, int], ...] = ()
+        self._gaze: Gaze | None = None
+        self.steering = MirrorLease(
+            partial(self._send, "steer"),
+            reach=lambda: self._status.reach,
+            gaze=lambda: self._gaze,
+        )
         self._start()
 
     def run(
@@ -79,6 +87,7 @@ class ProcessSearch:
             self._state = "running"
             self._send("go", self._anchor())
             self._send("show", self._is_shown)
+            self._send("steer", self.steering.order)
             if see:
                 look = partial(_look, self._pictures, see)
                 threading.Thread(target=look, name="search pictures", daemon=True).start()
@@ -204,6 +213,7 @@ class ProcessSearch:
                 for kind, content in self._messages():
                     self._heard_s = time.monotonic()
                     if kind == "result":
+                        self._gaze = getattr(content, "gaze", None) or self._gaze
                         emit(content)
                     elif kind == "status":
                         self._status = content
