@@ -16,6 +16,7 @@ from rich.console import Console
 from edgeperc import __version__, places, plugin
 from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, Rig, ValidateTable
+from edgeperc.drivers import formats
 from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
@@ -87,10 +88,22 @@ def replay_plan(
 
     The recording stands in for every sensor of the app's rig, and results go to `out` and
     `listen` instead of the app's sinks. max_gap_s: a longer pause is a fault; by default the app's
-    own limit. changes: of the app's file. sensor: further keys of the replay driver.
+    own limit. changes: of the app's file. sensor: further keys of the replay driver. A recording of
+    edgeperc brings its app along, and plays sensor by sensor: see `edgeperc.recording.plan`.
     """
     if not recording.exists():
         raise ConfigError(f"{recording}: no such file")
+    if model is None and formats.sniff(recording) is formats.OURS:
+        from edgeperc.recording.plan import recorded_plan
+
+        return recorded_plan(
+            recording,
+            app=app,
+            changes=changes,
+            sinks=_sinks(out, listen),
+            max_gap_s=max_gap_s,
+            options=sensor,
+        )
     if (model is None) == (app is None):
         raise ConfigError("name either a model or an app", hint="--model NAME or --app NAME")
     if changes and app is None:
@@ -156,7 +169,8 @@ def replay(
     with console.status("loading models ..."):
         run = assemble(plan, lossless=True, speed=speed, viewer=viewer)
     started_s = time.monotonic()
-    path = str(plan.rig.sensors.get(plan.app.rig, {}).get("path", plan.app.rig))
+    paths = [table["path"] for table in plan.rig.sensors.values() if table["driver"] == "replay"]
+    path = str(paths[0] if paths else plan.app.rig)
     interrupted = watch_run(run, console)
     error = StoppedError(f"{path}: stopped before its end") if interrupted else _fault(run, path)
     summary = {

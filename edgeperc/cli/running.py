@@ -77,6 +77,9 @@ def replay(
     topic: Annotated[
         list[str] | None, typer.Option(help="Of a bag with several cameras; may be repeated.")
     ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(help="Of a recording of edgeperc with several, for --model.")
+    ] = None,
     max_gap_s: Annotated[
         float | None, typer.Option(min=0.0, help="A longer pause is an error; 10 by default.")
     ] = None,
@@ -92,6 +95,7 @@ def replay(
         "width_px": width_px,
         "height_px": height_px,
         "topics": topic or None,
+        "sensor": sensor,
     }
     if recording is None:
         plan = rig_plan(

@@ -12,7 +12,7 @@ import msgspec
 
 from edgeperc.clock import Clock
 from edgeperc.drivers import formats
-from edgeperc.drivers.formats.packets import UntilError, cut, in_order, numbered, trim
+from edgeperc.drivers.formats.packets import UntilError, cut, in_order, numbered, of_source, trim
 from edgeperc.drivers.formats.wire import Job
 from edgeperc.drivers.formats.worker import Worker
 from edgeperc.errors import ConfigError
@@ -29,9 +29,10 @@ class Replay:
     Packets carry the sensor's own time. Events come in packets of less than `packet_us` and at most
     `packet_events`, a frame among them as soon as its exposure has ended. start_s and duration_s
     count from the first packet. width_px, height_px: the sensor, where the file does not say it;
-    where it does, they must agree. topics: of a bag with several cameras. clock: paces the packets;
-    None never waits. max_gap_us: a jump in time that is not waited for. deadline_s: a decoder that
-    yields nothing for so long is given up.
+    where it does, they must agree. topics: of a bag with several cameras. sensor: of a recording of
+    edgeperc with several; its packets are left as they were recorded, stamps, cuts and all. clock:
+    paces the packets; None never waits. max_gap_us: a jump in time that is not waited for.
+    deadline_s: a decoder that yields nothing for so long is given up.
 
     Raises ConfigError if there is no such file, DataError if it is of no known format.
     """
@@ -47,6 +48,7 @@ class Replay:
         width_px: Pixels | None = None,
         height_px: Pixels | None = None,
         topics: tuple[str, ...] = (),
+        sensor: str = "",
         max_gap_us: Positive = 10_000_000,
         packet_us: Positive = 10_000,
         packet_events: Positive = 1 << 17,
@@ -54,7 +56,11 @@ class Replay:
     ) -> None:
         known = formats.sniff(existing(path))
         options = formats.Options(
-            width_px=width_px, height_px=height_px, topics=topics, start_s=start_s
+            width_px=width_px,
+            height_px=height_px,
+            topics=topics,
+            start_s=start_s,
+            sensor=sensor,
         )
         job = Job(
             module=f"{formats.__name__}.{known.module}",
@@ -65,6 +71,8 @@ class Replay:
         self._pace = Pace(clock, max_gap_us=max_gap_us)
         self._name = name
         self._has_frames = known.frames
+        self._exact = known.exact
+        self._first_us = first_us(Path(path)) if known.exact else None
         self._start_us = round(start_s * 1e6)
         self._duration_us = None if duration_s is None else round(duration_s * 1e6)
         self._cut = partial(cut, span_us=packet_us, count=packet_events)
@@ -76,12 +84,20 @@ class Replay:
         make sense is not checked here: that is `edgeperc.validate`'s.
         """
         raw = UntilError(self._worker.packets())
-        packets = self._cut(raw)
-        if self._has_frames:
-            packets = in_order(packets)
-        packets = trim(packets, start_us=self._start_us, duration_us=self._duration_us)
+        packets: Iterator[Packet] = iter(raw)
+        if not self._exact:
+            packets = self._cut(packets)
+            packets = in_order(packets) if self._has_frames else packets
+        if not self._exact or self._start_us or self._duration_us is not None:
+            packets = trim(
+                packets,
+                start_us=self._start_us,
+                duration_us=self._duration_us,
+                first_us=self._first_us,
+            )
+        named = of_source(packets, self._name) if self._exact else numbered(packets, self._name)
         try:
-            yield from self._pace.packets(numbered(packets, self._name))
+            yield from self._pace.packets(named)
             raw.reraise()
         finally:
             self._worker.close()
@@ -133,6 +149,14 @@ class Pace:
             if ahead_ns == 0:
                 return True
         return False
+
+
+def first_us(path: Path) -> int | None:
+    """When a recording of edgeperc began, if it says so."""
+    from edgeperc.recording.reader import head
+
+    first_ns = head(path).values.get("first_ns", "")
+    return int(first_ns) // 1000 if first_ns.lstrip("-").isdigit() else None
 
 
 def existing(path: str) -> Path:

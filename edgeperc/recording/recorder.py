@@ -92,6 +92,7 @@ class Recorder:
         self._began_s = time.monotonic()
         self._ended_s: float | None = None
         self._offset_ns: int | None = None
+        self._first_ns = 0
         self._files = 0
         self._done_bytes = self._done_messages = self._told = 0
         self._latched: dict[str, bytes] = {}
@@ -215,6 +216,7 @@ class Recorder:
     def _write(self, item: Packet | Result) -> None:
         if self._offset_ns is None:
             self._offset_ns = wall_offset_ns(item.stamp.end_ns)
+            self._first_ns = item.stamp.start_ns
         self._begin()
         for topic, data in self._encoded(to_ros(item, self._offset_ns, exact=True)):
             self._file.add(
@@ -248,6 +250,7 @@ class Recorder:
         values = {
             **self._about.values,
             "offset_ns": str(self._offset_ns or 0),
+            "first_ns": str(self._first_ns),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "part": str(self._files),
             "lossless": str(self._wait).lower(),

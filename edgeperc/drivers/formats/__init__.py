@@ -19,12 +19,16 @@ from edgeperc.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of recording. libraries: what its reader imports. frames: it may hold pictures."""
+    """A kind of recording. libraries: what its reader imports. frames: it may hold pictures.
+
+    exact: its packets are those that were recorded, and are left as they are.
+    """
 
     name: str
     module: str
     libraries: tuple[str, ...] = ()
     frames: bool = False
+    exact: bool = False
 
 
 AEDAT4 = Format("AEDAT4", "aedat4", ("aedat",), frames=True)
@@ -36,12 +40,13 @@ ROS1 = Format("ROS 1 bag", "ros", ("rosbags",), frames=True)
 ROS2 = Format("ROS 2 bag", "ros", ("rosbags",), frames=True)
 TEXT = Format("text", "text")
 VIDEO = Format("video", "video", ("cv2",), frames=True)
+OURS = Format("recording of edgeperc", "recording", frames=True, exact=True)
 FOLDER = Format("folder of pictures", "pictures", ("cv2",), frames=True)
 
 KNOWN = (
     "AEDAT4, Prophesee RAW (EVT2, EVT3) and DAT, Event Stream, DSEC and MVSEC HDF5,"
     " 't x y p' text, ROS 1 bags, ROS 2 bags (folder, .db3, .mcap), video files,"
-    " folders of pictures"
+    " folders of pictures, recordings of edgeperc"
 )
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """How the names of pictures in a folder end."""
@@ -61,7 +66,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader may be told.
 
     width_px, height_px: the sensor, where the file does not say; what a camera should deliver.
-    start_s: what comes earlier than this after the first packet may be skipped.
+    start_s: what comes earlier than this after the first packet may be skipped. sensor: of a
+    recording of several.
     """
 
     width_px: int | None = None
@@ -69,6 +75,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: float | None = None
     topics: tuple[str, ...] = ()
     start_s: float = 0.0
+    sensor: str = ""
 
     def sensor_px(
         self, in_file: tuple[int, int] | None = None, *, usual: tuple[int, int]
@@ -102,6 +109,10 @@ def sniff(path: Path) -> Format:
 
 
 def _folder(path: Path) -> Format:
+    from edgeperc.recording.reader import files_of
+
+    if files_of(path):
+        return OURS
     if (path / "metadata.yaml").is_file():
         return ROS2
     is_pictures = any(each.suffix.lower() in PICTURES for each in path.iterdir())
@@ -116,7 +127,7 @@ def _by_content(path: Path) -> Format:
         raise DataError(f"{path}: {error.strerror}") from error
     for magic, found in _MAGIC:
         if head.startswith(magic):
-            return found
+            return OURS if found is ROS2 and _is_ours(head) else found
     if head.startswith(b"% "):
         return DAT if re.search(rb"^% (Version|Data file)", head, re.MULTILINE) else RAW
     if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:11] == b"AVI"):
@@ -124,6 +135,12 @@ def _by_content(path: Path) -> Format:
     if _is_text(head):
         return TEXT
     raise DataError(f"{path}: {_what_else(head)}", hint=f"edgeperc reads {KNOWN}")
+
+
+def _is_ours(head: bytes) -> bool:
+    from edgeperc.recording.reader import is_ours
+
+    return is_ours(head)
 
 
 def _is_text(head: bytes) -> bool:

@@ -92,13 +92,22 @@ def in_order(packets: Iterable[Packet], *, late_us: int = 500_000) -> Iterator[P
     yield from held
 
 
-def trim(packets: Iterable[Packet], *, start_us: int, duration_us: int | None) -> Iterator[Packet]:
-    """What lies in [first packet + start, + duration); frames count by their end."""
+def trim(
+    packets: Iterable[Packet],
+    *,
+    start_us: int,
+    duration_us: int | None,
+    first_us: int | None = None,
+) -> Iterator[Packet]:
+    """What lies in [first packet + start, + duration); frames count by their end.
+
+    first_us: when the recording began, if not with the first of these packets.
+    """
     packets = iter(packets)
     first = next(packets, None)
     if first is None:
         return
-    begin_us = first.stamp.start_ns // 1000
+    begin_us = first.stamp.start_ns // 1000 if first_us is None else first_us
     # Events in the same 10 ms as a first frame may be older than that; a start of 0 drops nothing.
     from_us = begin_us + start_us if start_us else -_EVER_US
     until_us = _EVER_US if duration_us is None else begin_us + start_us + duration_us
@@ -124,6 +133,12 @@ def numbered(packets: Iterable[Packet], source: str) -> Iterator[Packet]:
         seq = counts[type(packet)]
         counts[type(packet)] += 1
         yield replace(packet, stamp=replace(packet.stamp, source=source, seq=seq))
+
+
+def of_source(packets: Iterable[Packet], source: str) -> Iterator[Packet]:
+    """Stamp packets with their source, and leave their numbers as they are."""
+    for packet in packets:
+        yield replace(packet, stamp=replace(packet.stamp, source=source))
 
 
 class UntilError:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.drivers.formats import Options
-from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.packet import Events, Frame, Gaze, Packet, Stamp
 
 HEAD = struct.Struct("<c6q")
-EVENTS, FRAME, FAILED, ENDED = b"E", b"F", b"X", b"Z"
+EVENTS, FRAME, GAZED, FAILED, ENDED = b"E", b"F", b"G", b"X", b"Z"
+GAZE = struct.Struct("<2d")
 _EVENT_BYTES = 13
 _EVER_NS = 1 << 62
 
@@ -50,12 +51,16 @@ def send(pipe: BinaryIO, packet: Packet) -> None:
         kind, sizes = EVENTS, (len(packet), packet.width_px, packet.height_px)
         arrays: list[NDArray[Any]] = [packet.t, packet.x, packet.y, packet.p]
     else:
-        kind, sizes = FRAME, (*packet.image.shape, 0)[:3]
+        kind, sizes = (GAZED if packet.gaze else FRAME), (*packet.image.shape, 0)[:3]
         arrays = [packet.image]
     # Times of damaged files may not fit into 64 bits; they stay far off, for the validator to see.
     times_ns = (min(max(ns, -_EVER_NS), _EVER_NS) for ns in (stamp.start_ns, stamp.end_ns))
     head = HEAD.pack(kind, stamp.seq, *times_ns, *sizes)
-    _write(pipe, [head, *(array.data.cast("B") for array in arrays if array.size)])
+    parts: list[bytes | memoryview] = [head]
+    parts += [array.data.cast("B") for array in arrays if array.size]
+    if isinstance(packet, Frame) and packet.gaze:
+        parts.append(GAZE.pack(packet.gaze.pan_rad, packet.gaze.tilt_rad))
+    _write(pipe, parts)
 
 
 def note(pipe: BinaryIO, kind: bytes, body: bytes = b"") -> None:
@@ -75,10 +80,10 @@ def receive(fill: Fill) -> Packet | Failure | None:
     if kind == ENDED:
         return None
     stamp = Stamp(source="", seq=seq, start_ns=start_ns, end_ns=end_ns)
-    if kind == FRAME:
+    if kind in (FRAME, GAZED):
         image = np.empty(sizes if sizes[2] else sizes[:2], np.uint8)
         fill(image.data.cast("B"))
-        return Frame(stamp=stamp, image=image)
+        return Frame(stamp=stamp, image=image, gaze=_gaze(fill) if kind == GAZED else None)
     count, width_px, height_px = sizes
     data = np.empty(_EVENT_BYTES * count, np.uint8)
     fill(data.data)
@@ -91,6 +96,13 @@ def receive(fill: Fill) -> Packet | Failure | None:
         width_px=width_px,
         height_px=height_px,
     )
+
+
+def _gaze(fill: Fill) -> Gaze:
+    body = bytearray(GAZE.size)
+    fill(memoryview(body))
+    pan_rad, tilt_rad = GAZE.unpack(body)
+    return Gaze(pan_rad=pan_rad, tilt_rad=tilt_rad)
 
 
 def _write(pipe: BinaryIO, parts: list[bytes | memoryview]) -> None:
