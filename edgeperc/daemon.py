@@ -11,6 +11,7 @@ from edgeperc.control import AppText, ControlError, DaemonStatus, RecordingStatu
 from edgeperc.machine import machine_notes
 from edgeperc.pipeline import Running
 from edgeperc.plan import Plan
+from edgeperc.recording.control import Recordings
 
 _ALONE = "this daemon runs its app in one process and keeps it to its end"
 
@@ -21,11 +22,13 @@ class LocalDaemon:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._run: Running | None = None
+        self._recordings: Recordings | None = None
         self._started_s = time.monotonic()
 
     def bind(self, run: Running) -> None:
         """The run that all is about."""
         self._run = run
+        self._recordings = Recordings(self._plan, run)
 
     @property
     def steering(self) -> Steering | None:
@@ -61,6 +64,7 @@ class LocalDaemon:
             pipelines=pipelines,
             workers=workers,
             errors=run.errors,
+            recording=self._recordings.status() if self._recordings else None,
         )
 
     def app(self) -> AppText:
@@ -79,9 +83,13 @@ class LocalDaemon:
         raise ControlError(_ALONE)
 
     def start_recording(self, name: str = "") -> RecordingStatus:
-        """Refused."""
-        raise ControlError("this daemon cannot record")
+        """See Daemon."""
+        if self._recordings is None:
+            raise ControlError("there is nothing to record yet")
+        return self._recordings.start(name)
 
     def stop_recording(self) -> RecordingStatus:
-        """Refused."""
-        raise ControlError("nothing is recorded", why="unknown")
+        """See Daemon."""
+        if self._recordings is None:
+            raise ControlError("nothing is recorded", why="unknown")
+        return self._recordings.stop()
