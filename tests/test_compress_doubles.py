@@ -21,6 +21,7 @@ from edgeperc.offline.compress.doubles import Doubles
 from edgeperc.offline.compress.export_qdq import prepared
 from edgeperc.offline.compress.graph.doubles import in_doubles
 from edgeperc.offline.compress.graph.editing import Graph
+from edgeperc.offline.compress.graph.weights import Rows
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
@@ -120,6 +121,43 @@ def test_a_file_in_doubles_answers_as_the_network_to_the_bit(name: str, tmp_path
     assert stored
     left = {"Conv", "Gemm"} & {node.op_type for node in model.graph.node}
     assert not left
+
+
+class Alone(nn.Module):
+    """One function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: nn.functional.layer_norm(x, (256,), x[0, 0], x[0, 1]),
+        lambda x: torch.softmax(x, -1),
+        torch.sigmoid,
+        nn.functional.silu,
+        lambda x: x.mean(-1),
+        torch.exp,
+        lambda x: torch.log(x.abs() + 1),
+        lambda x: x @ x.transpose(-2, -1),
+    ],
+    ids=["norm", "softmax", "sigmoid", "silu", "mean", "exp", "log", "product"],
+)
+def test_one_operator_gives_the_same_to_the_bit(
+    function: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net, x = Alone(function), 3 * torch.randn(1, 400, 256) + 2
+    graph = Graph(graph_of(net, x, tmp_path))
+    assert in_doubles(graph, Rows()) == 1
+    with Doubles():
+        wanted = net(x).numpy()
+    assert np.array_equal(run(graph.close(), x), wanted)
 
 
 def test_bias_units_of_few_bits_are_too_coarse_for_a_file_in_doubles() -> None:
