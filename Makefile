@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
 
-.PHONY: demo setup setup-peers test test-all fuzz lint bench openvino proto clean
+.PHONY: demo setup setup-peers test test-all fuzz lint bench openvino proto lock-jetson clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
 	@echo "look from a second terminal: $(BIN)/edgeperc watch"
@@ -38,6 +38,10 @@ openvino: $(VENV)/.runtime  ## an environment of its own, in which OpenVINO runs
 
 proto: $(VENV)/.dev  ## regenerate the committed gRPC stubs
 	$(BIN)/python -m edgeperc.proto.generate
+
+lock-jetson: $(VENV)/.dev  ## regenerate the committed lists of wheels for 64-bit Arm; needs the network
+	$(PIP) uv
+	$(BIN)/python -m edgeperc.offline.jetson_lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -165,7 +165,7 @@ def compressed_image(message: Cursor) -> Frame:
 
     stamp_ns = message.header()
     message.text()  # format: the bytes say it better
-    picture = cv2.imdecode(np.frombuffer(message.data(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    picture = cv2.imdecode(np.frombuffer(message.data(), np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise DataError("a compressed picture cannot be decoded")
-    return frame(picture, stamp_ns, stamp_ns)
+    return frame(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), stamp_ns, stamp_ns)
