@@ -87,6 +87,17 @@ def test_an_artifact_is_a_model_that_runs_and_agrees(tmp_path: Path) -> None:
     ctx.sim.check()  # the network itself is as it was
 
 
+def test_scores_of_a_file_in_integers_are_of_biases_in_whole_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, ledger = made()
+    scored = []
+    monkeypatch.setattr(ctx.subject, "score", lambda net, _: scored.append(net) or {"miou": 0.5})
+    artifact.write(ctx, ledger, tmp_path / "out", min_agreement=0.5)
+    assert ledger.scores["compressed"] == {"miou": 0.5}
+    assert scored[0] is not ctx.net
+
+
 def test_files_that_answer_otherwise_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,8 @@ def write(
     with one_thread(), torch.no_grad(), new_folder(folder) as scratch:
         written = kind.write_files(ctx, card, scratch, opset=opset, wanted=min_agreement)
         _refuse_other(ctx, kind, written)
+        if written.scores:
+            ledger.scores["compressed"] = written.scores
         _json(scratch / "quant.json", quant_table(ctx, ledger, written, opset))
         _json(scratch / "ledger.json", ledger.as_json())
         report.write(ctx, ledger, written, scratch, exact=exact, time_it=time_it)

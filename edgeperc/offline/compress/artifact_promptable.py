@@ -114,6 +114,9 @@ def _written(
             written = _graphs(ctx, network, card, rows, folder, opset, wanted)
         with Doubles() if doubles else nullcontext():
             answers = golden(card, network)
+        if not doubles and written.agreement >= wanted:
+            with Doubles():
+                written.scores = ctx.subject.score(network, ctx.held_out)
         for role, arrays in (
             ("constants", constants(network, _table(card))),
             ("golden", answers),

@@ -19,6 +19,8 @@ class Written:
     """What was written. kinds: role -> how many products and convolutions run on codes, of all.
     agreement: with the simulated network; wanted: what it has to be. entries: of the card.
     convolutions: where their input is quantized. in_doubles: all sums in double precision.
+    scores: of the network with its biases in whole units, as a file in integers has them; empty
+    where the file has them as the simulated network has.
     """
 
     entries: list[FileEntry] = field(default_factory=list)
@@ -27,6 +29,7 @@ class Written:
     wanted: float = AGREEMENT
     convolutions: str = ""
     in_doubles: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 class About(TypedDict):
