@@ -1,0 +1,75 @@
+"""A daemon hurt in every way that is possible here: what dies, what goes on, what comes back.
+
+Each fault has an outcome that is demanded, and a time until all is as before. Nothing is played:
+processes are killed by the kernel, cameras and mirrors are real programs at the other end of a
+socket or a pseudo-terminal, the disk is a small one that is full.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeperc.bench import fault_clients, fault_parts, fault_recordings
+from edgeperc.bench.figures import Figures
+from edgeperc.bench.victim import FaultError
+from edgeperc.errors import ConfigError, EdgepercError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is done to a daemon. demanded: what must come of it.
+
+    do: takes an empty folder; seconds until all was as before, None where nothing was lost. Raises
+    FaultError where something else came of it.
+    """
+
+    name: str
+    demanded: str
+    do: Callable[[Path], float | None]
+
+
+FAULTS = tuple(
+    Fault(name, demanded, do)
+    for part in (fault_parts, fault_clients, fault_recordings)
+    for name, demanded, do in part.FAULTS
+)
+
+
+def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] = ()) -> None:
+    """Add faults_injected, faults_survived, recordings_corrupt, and a table of them all.
+
+    only: names of faults; all if empty. Raises ConfigError for one that is not known.
+    """
+    names = [fault.name for fault in FAULTS]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"--only {name}: no such fault", hint=f"one of: {', '.join(names)}")
+    chosen = [fault for fault in FAULTS if not only or fault.name in only]
+    fault_recordings.corrupt.clear()
+    rows, survived, injected = [], 0, 0
+    for fault in chosen:
+        figures.progress(fault.name)
+        row = {"fault": fault.name, "demanded": fault.demanded}
+        with tempfile.TemporaryDirectory(prefix="edgeperc-fault-") as folder:
+            try:
+                seconds = fault.do(Path(folder))
+            except fault_recordings.ImpossibleError as error:
+                rows.append(row | {"outcome": f"not tried: {error}", "as before after s": ""})
+                continue
+            except (FaultError, EdgepercError, OSError) as error:
+                outcome, after = f"FAILED: {error}", ""
+            else:
+                survived += 1
+                outcome, after = "as demanded", "" if seconds is None else f"{seconds:.1f}"
+        injected += 1
+        rows.append(row | {"outcome": outcome, "as before after s": after})
+        figures.detail(f"recovery_s_{fault.name.replace(' ', '_')}", float(after or 0))
+    figures.add("faults_injected", injected, "ways in which a daemon was hurt")
+    figures.add("faults_survived", survived, "of these, with the outcome that is demanded")
+    figures.add(
+        "recordings_corrupt", len(fault_recordings.corrupt), "recordings that could not be read"
+    )
+    figures.tables.append(("Faults", rows))
