@@ -100,11 +100,12 @@ function arrange(streams) {
   if (changed) place();
 }
 
-// Put the views in order: pictures first, the wide one before all.
+// Put the views in the order of the rig's sensors.
 function place() {
   const rank = { frame: 0, events: 1, results: 2 };
+  const sources = hello.sources.map((source) => source.name);
   const all = [...views.values()].sort(
-    (a, b) => (b.source === hello.wide) - (a.source === hello.wide) || a.source.localeCompare(b.source) || rank[a.base] - rank[b.base]
+    (a, b) => sources.indexOf(a.source) - sources.indexOf(b.source) || rank[a.base] - rank[b.base]
   );
   views.clear();
   all.forEach((view, k) => {
