@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -69,6 +69,7 @@ def assemble(
         lossless=lossless,
         search=search,
         viewer=viewer,
+        hang_s=plan.app.supervise.hang_s,
     )
     daemon.bind(run)
     return run
@@ -156,24 +157,30 @@ def open_sinks(
     plan: Plan, inventory: Inventory, trackers: Sequence[Any], daemon: Daemon
 ) -> list[Sink]:
     """The sinks of a plan. Raises ConfigError; then none is left open."""
+    injected = {"inventory": inventory, "trackers": trackers, "daemon": daemon, "plan": plan}
     opened: list[Sink] = []
     try:
-        for number, table in enumerate(plan.app.sinks, start=1):
-            construct = plugin.prepare(
-                table,
-                kind="sink",
-                where=f"{plan.app_where} [[sinks]] #{number}",
-                folder=plan.app_path.parent,
-                injected={
-                    "inventory": inventory,
-                    "trackers": trackers,
-                    "daemon": daemon,
-                    "plan": plan,
-                },
-            )
-            opened.append(construct())
+        for number in range(1, len(plan.app.sinks) + 1):
+            opened.append(open_sink(plan, number, injected))
     except BaseException:
         for sink in opened:
             sink.close()
         raise
     return opened
+
+
+def open_sink(plan: Plan, number: int, injected: Mapping[str, Any]) -> Sink:
+    """One of a plan's sinks, counted from 1. Raises ConfigError."""
+    sink: Sink = prepare_sink(plan, number, injected)()
+    return sink
+
+
+def prepare_sink(plan: Plan, number: int, injected: Mapping[str, Any]) -> Callable[[], Any]:
+    """A constructor of it, its table checked. Raises ConfigError."""
+    return plugin.prepare(
+        plan.app.sinks[number - 1],
+        kind="sink",
+        where=f"{plan.app_where} [[sinks]] #{number}",
+        folder=plan.app_path.parent,
+        injected=injected,
+    )

@@ -120,6 +120,9 @@ class Running(Protocol):
     def workers(self) -> tuple[WorkerStatus, ...]:
         """Each process that does the work."""
 
+    def stuck(self) -> str:
+        """Who makes no progress though it should, in a sentence; "" if nobody."""
+
     def report(self) -> None:
         """Tell the sinks that want to know what is well."""
 
@@ -151,7 +154,8 @@ class Run:
 
     sensors: a constructor for each, called again when a device was lost. lossless: readers wait
     and a lost device ends its stream (replay), instead of newest wins and reconnect (live). viewer:
-    one more sink, which is also shown the frames.
+    one more sink, which is also shown the frames. hang_s: at one packet for so long, a pipeline is
+    stuck.
     """
 
     def __init__(
@@ -165,6 +169,7 @@ class Run:
         lossless: bool,
         search: Search | None = None,
         viewer: Viewer | None = None,
+        hang_s: float = 10.0,
     ) -> None:
         self._pipelines = tuple(pipelines)
         self._outlets = Outlets([*sinks, *([viewer] if viewer else [])], note=self._note)
@@ -176,6 +181,8 @@ class Run:
             name: Reading(name, open_sensor, self, validator=validator, lossless=lossless)
             for name, open_sensor in sensors.items()
         }
+        self._hang_s = hang_s
+        self._since_s: dict[str, float | None] = {}
         self._errors: dict[str, str] = {}
         self._bug: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -229,6 +236,19 @@ class Run:
     def workers(self) -> tuple[WorkerStatus, ...]:
         """None: all is one process."""
         return ()
+
+    def busy_s(self, name: str) -> float:
+        """How long a pipeline has been at the packet in hand; 0 between two packets."""
+        since_s = self._since_s.get(name)
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def stuck(self) -> str:
+        """See Running."""
+        for pipeline in self._pipelines:
+            busy_s = self.busy_s(pipeline.name)
+            if pipeline.meter.snapshot().results and busy_s > self._hang_s:
+                return f"pipeline {pipeline.name} has been at one packet for {busy_s:.1f} s"
+        return ""
 
     def report(self) -> None:
         """Tell the sinks that want to know what is well: sensors, mirrors, pipelines."""
@@ -352,12 +372,15 @@ class Run:
         if self._viewer and isinstance(packet, Pair):
             self._viewer.see(packet)
         started_ns = time.perf_counter_ns()
+        self._since_s[pipeline.name] = time.monotonic()
         try:
             result = pipeline.model(packet)
         except EdgepercError as error:
             pipeline.meter.failed()
             self._note(f"pipeline {pipeline.name}", error)
             return None
+        finally:
+            self._since_s[pipeline.name] = None
         done_ns = time.perf_counter_ns()
         timings = replace(
             result.timings, wait_ns=started_ns - arrived_ns, total_ns=done_ns - arrived_ns

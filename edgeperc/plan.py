@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeperc import places, plugin
-from edgeperc.changes import said
-from edgeperc.config import App, PipelineTable, Rig
+from edgeperc.changes import changed, said
+from edgeperc.config import App, PipelineTable, Rig, convert, parse_toml
 from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
 from edgeperc.providers import asked
@@ -43,6 +43,18 @@ class Plan:
         with blame(f"{app_path}{said(changes)} rig"):
             rig, rig_path = places.find_rig(app.rig, beside=app_path)
         return cls(app=app, app_path=app_path, rig=rig, rig_path=rig_path, changes=tuple(changes))
+
+    @classmethod
+    def of_text(cls, toml: str, path: Path, changes: Sequence[str] = ()) -> Plan:
+        """The plan that an app's file at `path` would give if it held `toml`. Raises ConfigError.
+
+        changes: as of `load`; they are put into the new text, too.
+        """
+        where = f"{path}{said(changes)}"
+        app = convert(changed(parse_toml(toml, where=str(path)), changes), App, where=where)
+        with blame(f"{where} rig"):
+            rig, rig_path = places.find_rig(app.rig, beside=path)
+        return cls(app=app, app_path=path, rig=rig, rig_path=rig_path, changes=tuple(changes))
 
     @property
     def app_where(self) -> str:

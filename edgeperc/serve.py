@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -17,10 +18,13 @@ from rich.markup import escape
 from edgeperc import __version__
 from edgeperc.assemble import assemble
 from edgeperc.loading import loading
+from edgeperc.notify import Notify
 from edgeperc.pipeline import Run, Running
 from edgeperc.plan import Plan
-from edgeperc.supervise.run import supervise
+from edgeperc.supervise.daemon import SupervisedDaemon, open_daemon
 from edgeperc.table import run_table
+
+log = logging.getLogger("edgeperc")
 
 _PLAIN_EVERY_S = 10.0
 
@@ -42,11 +46,17 @@ def serve(
     """
     console = console or Console()
     plan = Plan.load(app, changes)
+    daemon: SupervisedDaemon | None = None
     with loading(console):
-        run: Running = assemble(plan) if inproc else supervise(plan)
-    with stop_signals() as stopping:  # before anybody is told that it runs
+        if inproc:
+            run: Running = assemble(plan)
+        else:
+            daemon = open_daemon(plan)
+            run = daemon.run
+    notify = Notify()
+    with stop_signals() as stopping, _reloads(daemon, notify):  # before it is said that it runs
         _announce(console, plan, run)
-        watch_run(run, console, duration_s=duration_s, stopping=stopping)
+        watch_run(run, console, duration_s=duration_s, stopping=stopping, notify=notify)
     return run
 
 
@@ -96,28 +106,65 @@ def watch_run(
     *,
     duration_s: float | None = None,
     stopping: threading.Event | None = None,
+    notify: Notify | None = None,
 ) -> bool:
     """Start a run, show it until it ends, stop it; True if it was stopped before its end.
 
-    stopping: see `stop_signals`, which is asked for where it is not given.
+    stopping: see `stop_signals`, which is asked for where it is not given. notify: of a daemon,
+    who is told that it serves, and that it goes on for as long as nobody in it is stuck.
     """
     if stopping is None:
         with stop_signals() as asked:
-            return watch_run(run, console, duration_s=duration_s, stopping=asked)
+            return watch_run(run, console, duration_s=duration_s, stopping=asked, notify=notify)
+    notify = notify or Notify({})
     ended = False
     limit_s = float("inf") if duration_s is None else duration_s
     deadline_s = time.monotonic() + limit_s
     run.start()
+    notify.ready("started")
     try:
         with _display(run, console) as show:
             while not (ended or stopping.is_set() or time.monotonic() > deadline_s):
                 ended = run.wait(0.2)
                 run.report()
                 show()
+                _tell(notify, run)
     finally:
+        notify.stopping()
         run.stop()
     console.print(run_table(run))
     return not ended
+
+
+def _tell(notify: Notify, run: Running) -> None:
+    """Let the service manager know that all goes on, or what does not."""
+    if stuck := run.stuck():
+        log.error("%s", stuck)
+        notify.status(stuck)
+        return
+    notify.alive()
+    errors = run.errors
+    notify.status(f"degraded: {errors[0]}" if errors else "serving")
+
+
+@contextmanager
+def _reloads(daemon: SupervisedDaemon | None, notify: Notify) -> Iterator[None]:
+    """SIGHUP reads the operator's files again, in a thread of its own."""
+
+    def reload(*_: object) -> None:
+        if daemon is None:
+            log.warning("one process keeps its app to its end: SIGHUP changes nothing")
+        else:
+            threading.Thread(target=daemon.reload, name="reload", daemon=True).start()
+
+    if daemon:
+        daemon.on_reload = notify.reloading
+        daemon.on_reloaded = lambda: notify.ready("serving")
+    before = signal.signal(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _announce(console: Console, plan: Plan, run: Running) -> None:

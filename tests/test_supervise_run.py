@@ -18,7 +18,8 @@ from edgeperc.packet import Events, Frame, Packet
 from edgeperc.plan import Plan
 from edgeperc.result import Result
 from edgeperc.supervise import worker as module
-from edgeperc.supervise.run import SupervisedRun, supervise
+from edgeperc.supervise.daemon import supervise
+from edgeperc.supervise.run import SupervisedRun
 
 SENSOR = '''
 """Frames and events at 50 Hz, and trouble where a file says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,10 @@ def serve(
     inproc: Annotated[
         bool, typer.Option("--inproc", help="All in one process: nothing is watched or restarted.")
     ] = False,
+    log_style: Annotated[
+        str | None,
+        typer.Option("--log", metavar="text|json", help="A line for each happening, to stderr."),
+    ] = None,
 ) -> None:
     """Run an app and stream its results; by default the built-in digital twin's.
 
@@ -38,6 +43,7 @@ def serve(
     """
     from edgeperc.serve import serve as run_app
 
+    _log_lines(log_style)
     run = run_app(name, changes=changes or (), duration_s=duration_s, inproc=inproc)
     fail_on(run.errors, run.hints)
 
@@ -176,6 +182,16 @@ def point(
     from edgeperc.point import point as follow
 
     follow(places, address, source=source, as_json=as_json, duration_s=duration_s)
+
+
+def _log_lines(style: str | None) -> None:
+    """Write logs as lines if asked to, or where nobody looks: a terminal has them in colours."""
+    from edgeperc import logs
+
+    if style not in (None, "text", "json"):
+        raise ConfigError(f"--log {style}: must be text or json")
+    if style or not sys.stderr.isatty():
+        logs.start("json" if style == "json" else "text")
 
 
 def _speed(text: str) -> float | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import socket
-import time
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from edgeperc.assemble import open_pipeline
 from edgeperc.clock import ReplayClock
 from edgeperc.errors import EdgepercError
-from edgeperc.packet import ModelInput
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.result import Model, Result
 from edgeperc.supervise.child import Child
@@ -41,12 +38,11 @@ class PipelineWorker:
         except EdgepercError as error:
             child.fail(error)
         child.say("ready", Ready(ref=pipeline.ref, prompted=self._prompted(pipeline.model)))
-        self._watched = _Watched(pipeline.model)
         names = dict.fromkeys(filter(None, (pipeline.input, pipeline.frames)))
         self._sources = {name: Source(name) for name in names}
         self._run = Run(
             sensors={name: partial(RingSensor, source) for name, source in self._sources.items()},
-            pipelines=[replace(pipeline, model=self._watched)],
+            pipelines=[pipeline],
             sinks=[_ToFront(child.link)],
             clock=ReplayClock(None),
             validator=Unchecked,
@@ -89,31 +85,11 @@ class PipelineWorker:
         return Report(
             pipeline=status,
             progress=meter.results + meter.failed,
-            busy_s=self._watched.busy_s,
+            busy_s=self._run.busy_s(pipeline.name),
             silent=self._run.silent(),
             lost=sum(source.lost for source in self._sources.values()),
             picture_px=self._tracker.picture_px if self._tracker else (0, 0),
         )
-
-
-class _Watched:
-    """A model, and how long it has been at the packet in hand."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._since_s: float | None = None
-
-    def __call__(self, packet: ModelInput, /) -> Result:
-        self._since_s = time.monotonic()
-        try:
-            return self._model(packet)
-        finally:
-            self._since_s = None
-
-    @property
-    def busy_s(self) -> float:
-        since_s = self._since_s
-        return 0.0 if since_s is None else time.monotonic() - since_s
 
 
 class _ToFront:

@@ -18,7 +18,7 @@ from typing import Any
 from edgeperc.errors import EdgepercError
 from edgeperc.packet import Stamp
 from edgeperc.result import ModelRef
-from edgeperc.sessions import Accepted, Add, Answer, Asked, RefusedError, Sessions, Todo
+from edgeperc.sessions import Accepted, Add, Answer, Asked, RefusedError, Session, Sessions, Todo
 from edgeperc.supervise.orders import Prompted
 
 TAKE_S = 0.25
@@ -184,6 +184,11 @@ class RemoteTracker:
         self.sessions.lose_all(lost)
         self.sessions.clear_house()
 
+    def end(self) -> None:
+        """The pipeline is no more, nor are its sessions."""
+        for session in self.sessions.all_open:
+            session.close("stopping")
+
     def _take(self, todo: Todo) -> None:
         prompts = {}
         for instance, asked in todo.prompts.items():
@@ -223,6 +228,11 @@ class _Watched(Sessions):
     def wait(self) -> bool:
         """Whether requests wait for another picture."""
         return bool(self._waiting)
+
+    @property
+    def all_open(self) -> tuple[Session, ...]:
+        """The sessions that clients have."""
+        return tuple(self._open)
 
     def clear_house(self) -> None:
         """Forget the objects that are nobody's; what waits of them was asked by one who is gone."""

@@ -1,6 +1,6 @@
 """A run in several processes: one for each sensor and each pipeline, sinks and all else here.
 
-    run = SupervisedRun(plan, daemon=daemon)    # loads the models; raises what is wrong with them
+    run = SupervisedRun(plan)       # loads the models; raises what is wrong with them
     run.start()
     while not run.wait(0.2): print(run.workers())
     run.stop()
@@ -15,47 +15,34 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from edgeperc.assemble import open_sinks, sources_of
+from edgeperc import places
 from edgeperc.clock import ReplayClock, host_clock
 from edgeperc.control import WorkerStatus
-from edgeperc.daemon import LocalDaemon
+from edgeperc.errors import EdgepercError
 from edgeperc.meter import Meter
 from edgeperc.outlets import Outlets
 from edgeperc.pipeline import Search, health
 from edgeperc.plan import Plan, check_names, own_time
-from edgeperc.result import Inventory, ModelRef, Sink
+from edgeperc.result import ModelRef, Sink
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.process import ProcessSearch
 from edgeperc.supervise.feed import Inlet
 from edgeperc.supervise.link import Link
-from edgeperc.supervise.orders import PipelineOrder, Ready, SensorOrder
+from edgeperc.supervise.orders import PipelineOrder, SensorOrder
 from edgeperc.supervise.remote_sessions import RemoteTracker
 from edgeperc.supervise.worker import Worker
 
 log = logging.getLogger("edgeperc")
 
 
-def supervise(plan: Plan) -> SupervisedRun:
-    """A plan's run in several processes, its sinks open. Raises ConfigError or ModelError."""
-    run = SupervisedRun(plan)
-    daemon = LocalDaemon(plan)
-    try:
-        inventory = Inventory(sources=sources_of(plan), models=run.refs)
-        for sink in open_sinks(plan, inventory, run.trackers, daemon):
-            run.add(sink)
-    except BaseException:
-        run.stop()
-        raise
-    daemon.bind(run)
-    return run
-
-
 STOP_S = 1.2
+LATE_NS = 2_000_000_000
 _POLL_S = 0.2
 
 
@@ -72,47 +59,90 @@ class SupervisedRun:
         self._outlets = Outlets([], note=self._note)
         self._errors: dict[str, str] = {}
         self._lock = threading.RLock()  # of connections and taps
-        self._refs: dict[str, ModelRef] = {}
-        self._trackers: dict[str, RemoteTracker] = {}
+        self._trackers: dict[Worker, RemoteTracker] = {}
         self._taps: dict[str, Link] = {}
         self._search: ProcessSearch | None = None
         self._search_thread: threading.Thread | None = None
+        self._search_key = _search_key(plan)
         self._bug: BaseException | None = None
         self._stopped = threading.Event()
-        self._sensors = {name: self._sensor(plan, name) for name in _read(plan)}
-        self._pipelines = {name: self._pipeline(plan, name) for name in _run_here(plan)}
-        workers = [*self._sensors.values(), *self._pipelines.values()]
+        self._sensors: dict[str, Worker] = {}
+        self._pipelines: dict[str, Worker] = {}
+        change = self._begin_change(plan)
         try:
-            for worker in workers:
-                worker.begin()
             self._search = self._open_search(plan)
-            for worker in workers:
-                worker.await_ready()
+            change.await_ready()
         except BaseException:
+            change.discard()
             self.stop()
             raise
+        self._sensors, self._pipelines = change.sensors, change.pipelines
 
     @property
     def refs(self) -> tuple[ModelRef, ...]:
         """What computes the results."""
-        steered = self._search.refs if self._search else ()
-        return (*(self._refs[name] for name in self._pipelines), *steered)
+        return (*(_ref(worker) for worker in self._pipelines.values()), *self.search_refs)
+
+    @property
+    def search_refs(self) -> tuple[ModelRef, ...]:
+        """What computes those of the search."""
+        return self._search.refs if self._search else ()
 
     @property
     def trackers(self) -> tuple[RemoteTracker, ...]:
         """The pipelines that can be prompted."""
-        return tuple(self._trackers[name] for name in self._pipelines if name in self._trackers)
+        return self.trackers_of(self._pipelines)
+
+    def trackers_of(self, named: Mapping[str, Worker]) -> tuple[RemoteTracker, ...]:
+        """Those of some pipelines, such as a change brings."""
+        pipelines = named.values()
+        return tuple(self._trackers[worker] for worker in pipelines if worker in self._trackers)
 
     def start(self) -> None:
         """Send the workers off: sensors are opened now."""
         self._clock.origin()
         for worker in (*self._pipelines.values(), *self._sensors.values()):
             worker.go()
-        if self._search:
-            self._search_thread = threading.Thread(
-                target=self._run_search, name="search", daemon=True
-            )
-            self._search_thread.start()
+        self._start_search()
+
+    def prepare(self, plan: Plan) -> Change:
+        """Get ready what another plan needs and this run has not. Raises ConfigError, ModelError.
+
+        Nothing that runs is touched. The answer goes to `become`, or is discarded.
+        """
+        check_names(plan)
+        change = self._begin_change(plan)
+        try:
+            change.await_ready()
+        except BaseException:
+            change.discard()
+            raise
+        return change
+
+    def become(self, change: Change) -> None:
+        """Run what was prepared: who is in both plans goes on, the others end first.
+
+        Raises what keeps a changed search from starting; then nothing else has changed.
+        """
+        plan = change.plan
+        if (key := _search_key(plan)) != self._search_key:
+            self._renew_search(plan)
+            self._search_key = key
+        with self._lock:
+            before = (*self._sensors.values(), *self._pipelines.values())
+            self._sensors, self._pipelines = change.sensors, change.pipelines
+            self._plan = plan
+        after = (*self._pipelines.values(), *self._sensors.values())
+        old = [worker for worker in before if worker not in after]
+        _end(old)
+        for worker in old:
+            if tracker := self._trackers.pop(worker, None):
+                tracker.end()
+            if worker.kind == "sensor":
+                with self._lock:
+                    self._untap(worker.order.name)
+        for worker in after:
+            worker.go()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of all sensors; True if it came. Raises what a thread died of."""
@@ -131,13 +161,9 @@ class SupervisedRun:
         """End every process and close the sinks; at most about two seconds."""
         self._halt()
         deadline_s = time.monotonic() + STOP_S
-        workers = [*self._sensors.values(), *self._pipelines.values()]
         for thread in self._threads():
             thread.join(max(0.0, deadline_s - time.monotonic()))
-        for worker in workers:
-            worker.kill()
-        for worker in workers:
-            worker.join(1.0)
+        _end([*self._sensors.values(), *self._pipelines.values()], within_s=0.0)
         with self._lock:
             for link in self._taps.values():
                 link.close()
@@ -146,15 +172,12 @@ class SupervisedRun:
 
     def sensors(self) -> tuple[SensorStatus, ...]:
         """As each said last; one whose process is away is lost."""
-        own = (_sensor_status(name, worker) for name, worker in self._sensors.items())
+        own = (_sensor_status(name, worker) for name, worker in list(self._sensors.items()))
         return (*own, *(self._search.sensors() if self._search else ()))
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """As each said last."""
-        own = (
-            _pipeline_status(name, worker, self._refs[name])
-            for name, worker in self._pipelines.items()
-        )
+        own = (_pipeline_status(name, worker) for name, worker in list(self._pipelines.items()))
         return (*own, *(self._search.pipelines() if self._search else ()))
 
     def workers(self) -> tuple[WorkerStatus, ...]:
@@ -162,6 +185,14 @@ class SupervisedRun:
         workers = (*self._sensors.values(), *self._pipelines.values())
         search = (self._search.worker(),) if self._search else ()
         return (*(worker.status() for worker in workers), *search)
+
+    def stuck(self) -> str:
+        """Who makes no progress though it should; those that are started anew are at it."""
+        patience_s = self._plan.app.supervise.hang_s
+        for worker in (*self._sensors.values(), *self._pipelines.values()):
+            if worker.unattended_s > patience_s:
+                return f"nobody has looked after {worker.name} for {worker.unattended_s:.1f} s"
+        return ""
 
     def report(self) -> None:
         """Tell the sinks that want to know what is well; also look after what nobody else does."""
@@ -213,17 +244,22 @@ class SupervisedRun:
         """What may mend it, where a sensor knows."""
         return tuple(status.hint for status in self.sensors() if status.hint)
 
-    def ready(self, worker: Worker, ready: Ready) -> None:
+    def ready(self, worker: Worker) -> None:
         """See Owner."""
-        name = worker.order.name
-        if worker.kind == "pipeline" and ready.ref:
-            self._refs[name] = ready.ref
-            if ready.prompted and name not in self._trackers:
-                self._trackers[name] = RemoteTracker(ready.prompted, ready.ref, worker.send)
+        made = worker.made
+        if made.prompted and worker not in self._trackers:
+            self._trackers[worker] = RemoteTracker(made.prompted, _ref(worker), worker.send)
 
     def going(self, worker: Worker) -> Any:
-        """See Owner."""
-        return self._clock.origin()
+        """See Owner: the time at which it begins.
+
+        A sensor with a time of its own that is alone begins anew where it would have to catch up.
+        """
+        sensor_ns, monotonic_ns = self._clock.origin()
+        is_alone = worker.kind == "sensor" and len(self._sensors) == 1 and not self._search
+        if is_alone and time.monotonic_ns() - monotonic_ns > LATE_NS:
+            return 0, time.monotonic_ns()
+        return sensor_ns, monotonic_ns
 
     def gone(self, worker: Worker) -> None:
         """See Owner: connect it with those that it works with."""
@@ -244,21 +280,37 @@ class SupervisedRun:
                 self._search.hint(name, content)
         elif kind == "anchor":
             worker.send("anchor", (content, self._clock.anchored(content)))
-        elif tracker := self._trackers.get(name):
+        elif tracker := self._trackers.get(worker):
             tracker.hear(kind, content)
 
     def down(self, worker: Worker, why: str) -> None:
         """See Owner."""
-        if tracker := self._trackers.get(worker.order.name):
+        if tracker := self._trackers.get(worker):
             tracker.down()
 
-    def _sensor(self, plan: Plan, name: str) -> Worker:
-        order = sensor_order(plan, name)
-        return Worker(f"sensors/{name}", "sensor", order, self, limits=plan.app.supervise)
-
-    def _pipeline(self, plan: Plan, name: str) -> Worker:
-        order = PipelineOrder(name=name, plan=plan)
-        return Worker(f"pipelines/{name}", "pipeline", order, self, limits=plan.app.supervise)
+    def _begin_change(self, plan: Plan) -> Change:
+        """Begin the workers that a plan needs beside those that are there."""
+        limits = plan.app.supervise
+        change = Change(plan)
+        for name in _read(plan):
+            order = sensor_order(plan, name)
+            there = self._sensors.get(name)
+            if there is None or there.order != order or there.limits != limits:
+                there = Worker(f"sensors/{name}", "sensor", order, self, limits=limits)
+                change.fresh.append(there)
+            change.sensors[name] = there
+        for name in _run_here(plan):
+            there = self._pipelines.get(name)
+            key = _pipeline_key(plan, name)
+            if there is None or there.key != key:
+                pipeline = PipelineOrder(name=name, plan=plan)
+                there = Worker(f"pipelines/{name}", "pipeline", pipeline, self, limits=limits)
+                there.key = key
+                change.fresh.append(there)
+            change.pipelines[name] = there
+        for worker in change.fresh:
+            worker.begin()
+        return change
 
     def _open_search(self, plan: Plan) -> ProcessSearch | None:
         if plan.app.search is None:
@@ -266,14 +318,36 @@ class SupervisedRun:
         anchor = self._clock.origin if own_time(plan) else host_clock().origin
         return ProcessSearch(plan, hints=frozenset(plan.app.search.hints), anchor=anchor)
 
-    def _run_search(self) -> None:
-        """Search to the end. Where the search ends by itself, all does."""
-        assert self._search
+    def _start_search(self) -> None:
+        if self._search:
+            run = partial(self._run_search, self._search)
+            self._search_thread = threading.Thread(target=run, name="search", daemon=True)
+            self._search_thread.start()
+
+    def _renew_search(self, plan: Plan) -> None:
+        """End the search and begin another: they want the same mirror."""
+        old, thread = self._search, self._search_thread
+        self._search = None
+        if old and thread:
+            old.stop()
+            thread.join()
         try:
-            self._search.run(self._outlets.write, self._outlets.take)
+            self._search = self._open_search(plan)
+        except EdgepercError:
+            self._search = self._open_search(self._plan)
+            raise
+        finally:
+            self._start_search()
+            self._tap()
+
+    def _run_search(self, search: ProcessSearch) -> None:
+        """Search to the end. Where the search ends by itself, all does."""
+        try:
+            search.run(self._outlets.write, self._outlets.take)
         except BaseException as bug:  # handed to whoever waits, with its traceback
             self._bug = bug
-        self._halt()
+        if self._search is search or self._bug:
+            self._halt()
 
     def _threads(self) -> list[_Joinable]:
         workers = (*self._sensors.values(), *self._pipelines.values())
@@ -292,8 +366,7 @@ class SupervisedRun:
         """Which sensor's packets go to which pipeline, of those that are at work."""
         edges = []
         for name, pipeline in self._pipelines.items():
-            table, _ = pipeline.order.plan.pipeline(name)
-            for source in dict.fromkeys(filter(None, (table.input, table.frames))):
+            for source in _inputs(self._plan, name):
                 sensor = self._sensors[source]
                 if sensor.is_up and pipeline.is_up:
                     edges.append((sensor, pipeline))
@@ -338,6 +411,28 @@ class SupervisedRun:
             self._errors[who] = f"{who}: {error}"
 
 
+class Change:
+    """The workers of another plan. fresh: those that the run has not, and that wait to be sent off.
+
+    sensors, pipelines: all of them, by name.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.sensors: dict[str, Worker] = {}
+        self.pipelines: dict[str, Worker] = {}
+        self.fresh: list[Worker] = []
+
+    def await_ready(self) -> None:
+        """Wait until all have what they need. Raises what keeps one from it."""
+        for worker in self.fresh:
+            worker.await_ready()
+
+    def discard(self) -> None:
+        """End what was begun for it."""
+        _end(self.fresh)
+
+
 class _Thread:
     """A thread, joined as a worker is."""
 
@@ -371,6 +466,44 @@ def _run_here(plan: Plan) -> list[str]:
     return [table.name for table in plan.app.pipelines if table.name != steered]
 
 
+def _inputs(plan: Plan, name: str) -> tuple[str, ...]:
+    """The sensors that a pipeline looks at."""
+    table, _ = plan.pipeline(name)
+    return tuple(dict.fromkeys(filter(None, (table.input, table.frames))))
+
+
+def _pipeline_key(plan: Plan, name: str) -> Any:
+    """What a pipeline's process is made of; one with an equal key may go on."""
+    table, _ = plan.pipeline(name)
+    model = places.find_model(table.model)
+    sensors = [sensor_order(plan, each) for each in _inputs(plan, name)]
+    return table, model.card, model.folder.resolve(), sensors, plan.app.supervise
+
+
+def _search_key(plan: Plan) -> Any:
+    """What a search is made of."""
+    search, rig = plan.app.search, plan.rig
+    if search is None:
+        return None
+    table, _ = plan.pipeline(search.gaze)
+    model = places.find_model(table.model)
+    own = table, model.card, model.folder.resolve(), rig.sensors[table.input]
+    return own, search, rig.mirror, rig.field, rig.calibration, rig.sensors.get(rig.field.wide)
+
+
+def _end(workers: Sequence[Worker], *, within_s: float = STOP_S) -> None:
+    """Stop workers, and kill those that do not."""
+    for worker in workers:
+        worker.stop()
+    deadline_s = time.monotonic() + within_s
+    for worker in workers:
+        worker.join(max(0.0, deadline_s - time.monotonic()))
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(1.0)
+
+
 def _read(plan: Plan) -> list[str]:
     """The sensors that those look at."""
     tables = [plan.pipeline(name)[0] for name in _run_here(plan)]
@@ -401,9 +534,14 @@ def _sensor_status(name: str, worker: Worker) -> SensorStatus:
     return status
 
 
-def _pipeline_status(name: str, worker: Worker, ref: ModelRef) -> PipelineStatus:
+def _ref(worker: Worker) -> ModelRef:
+    """What a pipeline's worker runs."""
+    return worker.made.ref or ModelRef(name="")
+
+
+def _pipeline_status(name: str, worker: Worker) -> PipelineStatus:
     status = worker.report.pipeline or PipelineStatus(
-        name=name, model=ref, meter=Meter().snapshot(), error=""
+        name=name, model=_ref(worker), meter=Meter().snapshot(), error=""
     )
     notes = [status.note] if status.note else []
     if worker.restarts:

@@ -47,7 +47,7 @@ Kind = Literal["sensor", "pipeline"]
 class Owner(Protocol):
     """Who hears of a worker; called from the worker's thread, and must not block."""
 
-    def ready(self, worker: Worker, ready: Ready) -> None:
+    def ready(self, worker: Worker) -> None:
         """It has everything it needs, for the first time or anew."""
 
     def going(self, worker: Worker) -> Any:
@@ -66,17 +66,19 @@ class Owner(Protocol):
 class Worker:
     """A process of `python -m edgeperc.supervise`. report: what it said of itself last.
 
-    restarts: since `begin`.
+    made: what it said when it was ready. restarts: since `begin`. key: for whoever made it.
     """
 
     def __init__(
         self, name: str, kind: Kind, order: Any, owner: Owner, *, limits: SuperviseTable
     ) -> None:
         self.name, self.kind, self.order = name, kind, order
-        self.report = Report()
+        self.key: Any = None
+        self.report, self.made = Report(), Ready()
         self.restarts = 0
         self.error = ""
-        self._owner, self._limits = owner, limits
+        self.limits = limits
+        self._owner = owner
         self._state: WorkerState = "starting"
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()  # of what follows
@@ -87,6 +89,7 @@ class Worker:
         self._first = threading.Event()
         self._refusal: EdgepercError | None = None
         self._progress_s = time.monotonic()
+        self._attended_s: float | None = None
         self._rss_bytes = 0
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
 
@@ -120,7 +123,8 @@ class Worker:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until it is over with it; False if it is not."""
-        self._thread.join(timeout_s)
+        if self._thread.ident:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def kill(self) -> None:
@@ -132,6 +136,12 @@ class Worker:
     def is_up(self) -> bool:
         """Whether it is at work."""
         return self._state == "running"
+
+    @property
+    def unattended_s(self) -> float:
+        """How long ago what it says was last listened to, where it should be."""
+        attended_s = self._attended_s
+        return 0.0 if attended_s is None else time.monotonic() - attended_s
 
     @property
     def lost(self) -> int:
@@ -175,11 +185,14 @@ class Worker:
             self.error, self.restarts = why, self.restarts + 1
             self._state = "failed" if deaths >= QUICK_DEATHS else "restarting"
             wait_s = FAILED_S if self._state == "failed" else backoff_s
-            log.warning("%s: %s; starting it again in %g s", self.name, why, wait_s)
+            who = {"worker": self.name}
+            log.warning("%s; starting it again in %g s", why, wait_s, extra=who)
             self._owner.down(self, why)
+            self._attended_s = None
             self._stopping.wait(wait_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-        self._state = "ended"
+        self._state, self.error = "ended", ""
+        self._attended_s = None
         self._first.set()
 
     def _attend(self) -> str:
@@ -190,6 +203,7 @@ class Worker:
         self._start()
         while True:
             assert self._inlet
+            self._attended_s = time.monotonic()
             try:
                 messages = self._inlet.link.receive(_POLL_S)
             except EOFError:
@@ -233,7 +247,8 @@ class Worker:
                 self._progress_s = time.monotonic()
             self.report = content
         elif kind == "ready":
-            self._owner.ready(self, content)
+            self.made = content
+            self._owner.ready(self)
             with self._lock:
                 self._is_ready = True
                 if self._is_wanted:
@@ -244,7 +259,7 @@ class Worker:
             raise getattr(errors, name, EdgepercError)(message, hint=hint)
         elif kind == "log":
             level, text = content
-            log.log(level, "%s: %s", self.name, text)
+            log.log(level, "%s", text, extra={"worker": self.name})
         else:
             self._owner.heard(self, kind, content)
 
@@ -256,7 +271,7 @@ class Worker:
 
     def _trouble(self) -> str:
         """Why the process has to go, if it has to."""
-        limits, now_s = self._limits, time.monotonic()
+        limits, now_s = self.limits, time.monotonic()
         silent_s = now_s - self._heard_s
         if not self._is_ready:
             too_long = now_s - self._begun_s > limits.start_s
