@@ -21,6 +21,7 @@ from edgeperc.errors import ModelError
 from edgeperc.providers import Provider, Providers, chosen, why_not
 
 log = logging.getLogger("edgeperc")
+ort.set_default_logger_severity(4)  # what it would print is in our errors, as `why_not` finds out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
