@@ -24,5 +24,6 @@ def items(path: Path) -> Iterator[Packet | Result]:
     joiner = Joiner(head(path).offset_ns)
     for entry in messages(path, joiner.wants):
         message = deserialize(bytes(entry.data), entry.type)
-        if item := joiner.put(entry.topic, entry.type, message):
+        item = joiner.put(entry.topic, entry.type, message)
+        if item is not None:  # a packet without events is one, too
             yield item

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import logging
+import os
 import threading
 import time
 from collections import Counter, deque
@@ -58,6 +59,9 @@ class Limits:
     queue_bytes: int = QUEUE_BYTES
 
 
+NO_LIMITS = Limits()
+
+
 class Recorder:
     """A recording, running until `close`.
 
@@ -73,7 +77,7 @@ class Recorder:
         about: About,
         *,
         topics: Sequence[str] = (),
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
         wait: bool = False,
     ) -> None:
         self._first = path
@@ -99,11 +103,12 @@ class Recorder:
         self._has_begun = False
         self._file_began_s = time.monotonic()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True)
             self._file = McapFile(path)
-        except FileExistsError:
-            raise ConfigError(f"{path}: is there already", hint="name a new file") from None
         except OSError as error:
+            if os.path.lexists(path):
+                raise ConfigError(f"{path}: is there already", hint="name a new file") from None
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
         self._thread = threading.Thread(target=self._work, name=f"record {path.name}", daemon=True)
         self._thread.start()
@@ -217,6 +222,8 @@ class Recorder:
         if self._offset_ns is None:
             self._offset_ns = wall_offset_ns(item.stamp.end_ns)
             self._first_ns = item.stamp.start_ns
+        if self._has_begun and self._is_full():
+            self._next_file()
         self._begin()
         for topic, data in self._encoded(to_ros(item, self._offset_ns, exact=True)):
             self._file.add(
@@ -227,8 +234,6 @@ class Recorder:
                 said_ns=item.stamp.start_ns + self._offset_ns,
                 seq=item.stamp.seq,
             )
-        if self._is_full():
-            self._next_file()
 
     def _encoded(self, messages: Messages) -> Iterator[tuple[Topic, bytes]]:
         """The bytes of messages; latched ones only if they are not in the file already."""
@@ -287,7 +292,10 @@ class Recorder:
         path = self._first.with_name(f"{self._first.stem}_{number:04d}{self._first.suffix}")
         self._tell_dropped()
         self._file.close()
-        file = McapFile(path)
+        try:
+            file = McapFile(path)
+        except FileExistsError:
+            raise ConfigError(f"{path}: is there already") from None
         with self._changed:
             self._done_bytes += self._file.size
             self._done_messages += self._file.messages
@@ -304,7 +312,8 @@ class Recorder:
             text = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         with self._changed:
             if not self._error:
-                self._error = f"{self._file.path}: {text}"
+                where = f"{self._file.path}: "
+                self._error = text if isinstance(error, ConfigError) else where + text
                 log.warning("recording ended: %s", self._error)
 
 
