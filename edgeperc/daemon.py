@@ -28,7 +28,7 @@ class LocalDaemon:
     def bind(self, run: Running) -> None:
         """The run that all is about."""
         self._run = run
-        self._recordings = Recordings(self._plan, run)
+        self._recordings = Recordings(lambda: self._plan, run)
 
     @property
     def steering(self) -> Steering | None:

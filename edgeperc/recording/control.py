@@ -1,6 +1,6 @@
 """Recordings that somebody starts and stops while a run goes on.
 
-    recordings = Recordings(plan, run)
+    recordings = Recordings(lambda: plan, run)
     recordings.start("drive")       # ~/.local/share/edgeperc/recordings/drive.mcap
     recordings.status()
     recordings.stop()
@@ -11,6 +11,7 @@ One at a time. All methods may be called from any thread; what cannot be done is
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeperc import places
@@ -30,9 +31,9 @@ def recordings_home() -> Path:
 
 
 class Recordings:
-    """The recordings of one run, into one folder."""
+    """The recordings of one run, into one folder. plan: what runs now."""
 
-    def __init__(self, plan: Plan, run: Running, folder: Path | None = None) -> None:
+    def __init__(self, plan: Callable[[], Plan], run: Running, folder: Path | None = None) -> None:
         self._plan = plan
         self._run = run
         self._folder = folder or recordings_home()
@@ -48,7 +49,7 @@ class Recordings:
             path = self._folder / file_name(name)
             models = [pipeline.model for pipeline in self._run.pipelines()]
             try:
-                recorder = Recorder(path, About.of(self._plan, models))
+                recorder = Recorder(path, About.of(self._plan(), models))
             except ConfigError as error:
                 why: Why = "conflict" if path.exists() else "impossible"
                 raise ControlError(str(error), why=why, hint=error.hint) from error

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from edgeperc.assemble import assemble
 from edgeperc.control import RecordingStatus
+from edgeperc.loading import loading
 from edgeperc.pipeline import Running
 from edgeperc.plan import Plan
 from edgeperc.recording.head import About
@@ -47,7 +48,7 @@ def record(
         plan = rig_plan(app, changes=changes, duration_s=duration_s, out=None, listen=None)
     else:
         plan = Plan.load(app, changes)
-    with console.status("loading models ..."):
+    with loading(console):
         run: Running
         if lossless:
             run = assemble(plan, lossless=True, speed=None)
