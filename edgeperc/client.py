@@ -9,6 +9,12 @@
         for instances in session:
             print(instances.ids, instances.boxes)
 
+    with edgeperc.client.connect("robot:50051", token=token, tls_ca="ca.pem") as client:
+        print(client.status().state, client.latest().result.stamp)
+        labels = client.segment(image, "regions-twin").labels
+        with client.steering("survey") as mirror:
+            mirror.point(pan_rad=0.1, tilt_rad=0.0)
+
 Everything that can go wrong is an EdgepercError that says what to do.
 """
 
@@ -16,38 +22,52 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
 
+from edgeperc.connection import DEFAULT_PORT, Access, Connection
+from edgeperc.control import AppText, DaemonStatus, MirrorState, RecordingStatus
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
 from edgeperc.proto.codec import as_dataclass, from_message
+from edgeperc.proto.control_codec import recording_of, status_of
+from edgeperc.proto.edgeperc.v1 import control_pb2 as control
+from edgeperc.proto.edgeperc.v1 import control_pb2_grpc as control_grpc
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
+from edgeperc.proto.edgeperc.v1 import search_pb2 as search
+from edgeperc.proto.edgeperc.v1 import search_pb2_grpc as search_grpc
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import ModelRef, Result, SourceInfo
+from edgeperc.steered import MirrorSession, mirror_state
 from edgeperc.tracking import TrackingSession
 
-DEFAULT_PORT = 50051
+SLOW_S = 60.0
+"""For what loads a network or ends a file."""
 ENCODINGS = {
     "auto": pb.MASK_ENCODING_UNSPECIFIED,
     "raw": pb.MASK_ENCODING_RAW,
     "zstd": pb.MASK_ENCODING_ZSTD,
     "rle": pb.MASK_ENCODING_RLE,
+    "png": pb.MASK_ENCODING_PNG,
 }
 MODES = {"latest": pb.DeliveryPolicy.MODE_LATEST, "queue": pb.DeliveryPolicy.MODE_QUEUE}
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 << 20),  # a raw map of a large sensor exceeds 4 MB
-    ("grpc.enable_http_proxy", 0),  # a robot is never behind the web proxy
-    ("grpc.max_reconnect_backoff_ms", 5_000),  # of itself it would go up to two minutes
-    ("grpc.keepalive_time_ms", 20_000),  # notices a daemon that lost its network
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
+KINDS = {
+    "label_map": pb.RESULT_KIND_LABEL_MAP,
+    "detections": pb.RESULT_KIND_DETECTIONS,
+    "instances": pb.RESULT_KIND_INSTANCES,
+    "search_map": pb.RESULT_KIND_SEARCH_MAP,
+}
+Encoding = Literal["auto", "raw", "zstd", "rle", "png"]
+Kind = Literal["label_map", "detections", "instances", "search_map"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +84,24 @@ class Received:
     published_ns: int
 
 
-def connect(address: str = f"127.0.0.1:{DEFAULT_PORT}", *, timeout_s: float = 5.0) -> Client:
-    """Connect to the daemon at "host:port". Raises DeviceError if none answers."""
-    client = Client(address, timeout_s=timeout_s)
+def connect(
+    address: str = f"127.0.0.1:{DEFAULT_PORT}",
+    *,
+    timeout_s: float = 5.0,
+    token: str = "",
+    tls_ca: str | Path = "",
+    cert: str | Path = "",
+    key: str | Path = "",
+    access: Access | None = None,
+) -> Client:
+    """Connect to the daemon at "host:port". Raises DeviceError if none answers.
+
+    token: as in the daemon's tokens file. tls_ca: PEM file of who signed its certificate. cert,
+    key: of this client, for daemons with client_ca. access: instead of these four, with all that
+    there is. Raises ConfigError where the token or a file is not accepted.
+    """
+    access = access or Access(token=token, tls_ca=tls_ca, cert=cert, key=key)
+    client = Client(address, timeout_s=timeout_s, access=access)
     try:
         client.sources()
     except EdgepercError:
@@ -80,14 +115,19 @@ class Client:
 
     Its methods may be called from several threads. They raise DeviceError when the daemon cannot be
     reached, and may be called again then: the connection is made anew. They raise ConfigError when
-    the daemon refuses what was asked.
+    the daemon refuses what was asked, or does not know who asks.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 5.0) -> None:
-        self.address = address if ":" in address else f"{address}:{DEFAULT_PORT}"
-        self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+    def __init__(
+        self, address: str, *, timeout_s: float = 5.0, access: Access | None = None
+    ) -> None:
+        self._connection = Connection(address, access or Access(), timeout_s=timeout_s)
+        self.address, self.timeout_s = self._connection.address, timeout_s
+        self._channel = self._connection.channel
+        self._ask, self._call = self._connection.ask, self._connection.call
+        self._readable = self._connection.readable
         self._rpcs = pb_grpc.PerceptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._control = control_grpc.ControlServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def sources(self) -> tuple[SourceInfo, ...]:
         """List the sensors that the daemon reads."""
@@ -103,21 +143,23 @@ class Client:
         self,
         source: str = "",
         *,
-        encoding: Literal["auto", "raw", "zstd", "rle"] = "auto",
+        kinds: Sequence[Kind] = (),
+        encoding: Encoding = "auto",
         mode: Literal["latest", "queue"] = "latest",
         depth: int = 8,
         max_rate_hz: float = 0.0,
     ) -> Iterator[Received]:
         """Receive results from the moment of this call until the daemon stops or goes away.
 
-        source: one of `sources`, "" = all. encoding: of label maps on the wire; auto = raw on this
-        host, else zstd. mode: "latest" skips to the newest of each source and model when this
-        client is slow, "queue" keeps the newest `depth` (1 to 256) in order. max_rate_hz: thin to
-        so many a second of each, 0 = all. The iterator ends when the daemon stops or `close` is
-        called, and raises DeviceError when the daemon goes away.
+        source: one of `sources`, "" = all. kinds: of results, () = all. encoding: of label maps on
+        the wire; auto = raw on this host, else zstd. mode: "latest" skips to the newest of each
+        source and model when this client is slow, "queue" keeps the newest `depth` (1 to 256) in
+        order. max_rate_hz: thin to so many a second of each, 0 = all. The iterator ends when the
+        daemon stops or `close` is called, and raises DeviceError when the daemon goes away.
         """
         request = pb.SubscribeRequest(
             source=source,
+            kinds=[KINDS[kind] for kind in kinds],
             encoding=ENCODINGS[encoding],
             delivery=pb.DeliveryPolicy(mode=MODES[mode], depth=depth, max_rate_hz=max_rate_hz),
         )
@@ -160,9 +202,117 @@ class Client:
             timeout_s=self.timeout_s,
         )
 
+    def latest(
+        self,
+        source: str = "",
+        *,
+        model: str = "",
+        kinds: Sequence[Kind] = (),
+        encoding: Encoding = "auto",
+    ) -> Received:
+        """The newest result that there is, without waiting for one. "" and () are any.
+
+        Raises DeviceError where none has come yet.
+        """
+        request = pb.GetLatestRequest(
+            source=source,
+            model=model,
+            kinds=[KINDS[kind] for kind in kinds],
+            encoding=ENCODINGS[encoding],
+        )
+        return _received(self._ask(self._rpcs.GetLatest, request).result)
+
+    def segment(
+        self,
+        image: NDArray[np.uint8] | bytes,
+        model: str,
+        *,
+        encoding: Encoding = "auto",
+        timeout_s: float = 60.0,
+    ) -> Result:
+        """What an installed model says of a picture: a LabelMap, or Detections.
+
+        image: (H, W) grey or (H, W, 3) RGB uint8, or the bytes of a PNG or JPEG file. model: one of
+        the app's, or one that `load` has loaded.
+        """
+        request = pb.SegmentRequest(model=model, encoding=ENCODINGS[encoding])
+        if isinstance(image, bytes):
+            request.encoded = image
+        else:
+            request.raw.CopyFrom(_raw(image))
+        answer = self._ask(self._rpcs.Segment, request, timeout_s=timeout_s)
+        return from_message(answer.result)
+
+    def status(self) -> DaemonStatus:
+        """How the daemon and its parts are."""
+        return status_of(self._ask(self._control.GetStatus, control.GetStatusRequest()))
+
+    def config(self) -> AppText:
+        """The app's file as it runs, and the etag that a change of it needs."""
+        return as_dataclass(AppText, self._ask(self._control.GetConfig, control.GetConfigRequest()))
+
+    def validate(self, toml: str) -> None:
+        """Whether an app's file would run. Raises ConfigError with the reason if not."""
+        self._ask(self._control.ValidateConfig, control.ValidateConfigRequest(toml=toml))
+
+    def apply(self, toml: str, *, etag: str) -> str:
+        """Run another app's file from now on; the new etag. etag: of the `config` it was made of.
+
+        Raises ConfigError for a file that does not run, or where somebody was faster.
+        """
+        request = control.ApplyConfigRequest(toml=toml, etag=etag)
+        answer = self._ask(self._control.ApplyConfig, request, timeout_s=SLOW_S)
+        return str(answer.etag)
+
+    def start_recording(self, name: str = "") -> RecordingStatus:
+        """Record all sensors and results into a new file on the daemon's disk."""
+        request = control.StartRecordingRequest(name=name)
+        return recording_of(self._ask(self._control.StartRecording, request).recording)
+
+    def stop_recording(self) -> RecordingStatus:
+        """End the recording; where it lies, and what it holds."""
+        request = control.StopRecordingRequest()
+        answer = self._ask(self._control.StopRecording, request, timeout_s=SLOW_S)
+        return recording_of(answer.recording)
+
+    def load(self, model: str) -> ModelRef:
+        """Load an installed model, for `segment` and the Open Inference Protocol."""
+        request = control.LoadModelRequest(name=model)
+        answer = self._ask(self._control.LoadModel, request, timeout_s=SLOW_S)
+        return as_dataclass(ModelRef, answer.model)
+
+    def unload(self, model: str) -> None:
+        """Free a model that was loaded."""
+        self._ask(self._control.UnloadModel, control.UnloadModelRequest(name=model))
+
+    def steering(self, holder: str = "", *, ttl_s: float = 5.0) -> MirrorSession:
+        """Take the mirror from the search, until `close`. holder: a name for others to read.
+
+        Raises DeviceError where somebody else has it, ConfigError where there is no mirror.
+        """
+        return MirrorSession(self._connection, holder=holder, ttl_s=ttl_s)
+
+    def mirror(self) -> MirrorState:
+        """Where the mirror looks, and who says so."""
+        return mirror_state(self._connection)
+
+    def stop_steering(self) -> None:
+        """Take the mirror from whoever has it; the search goes on."""
+        rpcs = search_grpc.SearchServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._ask(rpcs.Stop, search.StopRequest())
+
+    def is_healthy(self, service: str = "") -> bool:
+        """Whether the daemon is serving, or a part: "pipelines/NAME", "sensors/NAME".
+
+        Raises ConfigError for a part that there is none of.
+        """
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = self._ask(health_pb2_grpc.HealthStub(self._channel).Check, request)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
     def close(self) -> None:
         """Disconnect; ends the iterators of `subscribe`. May be called twice, from any thread."""
-        self._channel.close()
+        self._connection.close()
 
     def __enter__(self) -> Client:
         return self
@@ -178,44 +328,30 @@ class Client:
     def _receive(self, messages: Iterable[pb.Result]) -> Iterator[Received]:
         try:
             for message in messages:
-                yield Received(
-                    result=from_message(message),
-                    dropped_before=message.dropped_before,
-                    published_ns=message.timings.published_ns,
-                )
+                yield _received(message)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise DeviceError(f"the daemon at {self.address} went away") from error
             if error.code() != grpc.StatusCode.CANCELLED:  # by `close`
                 raise self._readable(error) from error
 
-    def _ask(self, rpc: Callable[..., Any], request: Any) -> Any:
-        try:
-            return self._call(rpc, request, timeout=self.timeout_s)
-        except grpc.RpcError as error:
-            raise self._readable(error) from error
 
-    def _call(self, rpc: Callable[..., Any], request: Any, **options: Any) -> Any:
-        try:
-            return rpc(request, **options)
-        except ValueError as error:  # what grpc says of a closed channel
-            raise DeviceError(f"the connection to {self.address} is closed") from error
+def _received(message: pb.Result) -> Received:
+    return Received(
+        result=from_message(message),
+        dropped_before=message.dropped_before,
+        published_ns=message.timings.published_ns,
+    )
 
-    def _readable(self, error: Any) -> EdgepercError:
-        """Say a failed call in the house's words. error: a grpc.Call that has ended."""
-        code, details = error.code(), error.details()
-        if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
-            return ConfigError(f"{self.address}: {details}")
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return DeviceError(
-                f"no daemon at {self.address}", hint="start one with: edgeperc serve"
-            )
-        if code == grpc.StatusCode.UNIMPLEMENTED:
-            return DeviceError(
-                f"what answers at {self.address} is no edgeperc daemon, or a much older one",
-                hint="edgeperc serve prints the address that it listens on",
-            )
-        return DeviceError(f"{self.address}: {details} ({code.name.lower()})")
+
+def _raw(image: NDArray[np.uint8]) -> pb.RawImage:
+    if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ConfigError(
+            f"a picture is (H, W) or (H, W, 3) of uint8, this is {image.shape} of {image.dtype}"
+        )
+    height, width = image.shape[:2]
+    channels = 1 if image.ndim == 2 else 3
+    return pb.RawImage(width=width, height=height, channels=channels, data=image.tobytes())
 
 
 class _Newest:

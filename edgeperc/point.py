@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeperc import masks
 from edgeperc.client import connect
+from edgeperc.connection import Access
 from edgeperc.errors import ConfigError
 from edgeperc.plain import about, content
 from edgeperc.prompt import Prompt
@@ -26,6 +27,7 @@ def point(
     source: str = "",
     as_json: bool = False,
     duration_s: float | None = None,
+    access: Access | None = None,
 ) -> None:
     """Follow what is pointed at until Ctrl-C, `duration_s` or the daemon's end; then it is dropped.
 
@@ -37,7 +39,10 @@ def point(
     end_s = float("inf") if duration_s is None else time.monotonic() + duration_s
     next_s = 0.0
     mode = "queue" if as_json else "latest"
-    with connect(address) as client, client.track(source, mode=mode) as session:  # type: ignore[arg-type]
+    with (
+        connect(address, access=access) as client,
+        client.track(source, mode=mode) as session,  # type: ignore[arg-type]
+    ):
         for number, prompt in enumerate(prompts, start=1):
             session.prompt(number, prompt)
         try:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeperc.client import Client, Received, connect
+from edgeperc.connection import Access
 from edgeperc.errors import EdgepercError
 from edgeperc.plain import about, content
 from edgeperc.preview import class_shares, picture, summary
@@ -56,7 +57,13 @@ class Arrival(msgspec.Struct, frozen=True):
         return self.received.result.timings.total_ns * 1e-6
 
 
-def watch(address: str, *, as_json: bool = False, duration_s: float | None = None) -> None:
+def watch(
+    address: str,
+    *,
+    as_json: bool = False,
+    duration_s: float | None = None,
+    access: Access | None = None,
+) -> None:
     """Show what the daemon at "host:port" says until `duration_s` has passed or Ctrl-C is pressed.
 
     A picture in a terminal, a line a second where the output is none; as_json: one line a result.
@@ -64,7 +71,7 @@ def watch(address: str, *, as_json: bool = False, duration_s: float | None = Non
     """
     console = Console()
     try:
-        with _Feed(connect(address), mode="queue" if as_json else "latest") as feed:
+        with _Feed(connect(address, access=access), mode="queue" if as_json else "latest") as feed:
             items = feed.items(duration_s)
             if as_json:
                 _show_json(items)

@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgeperc.cli.access import Ca, Cert, Key, TokenFile, access_of, with_insecure
 from edgeperc.cli.root import AsJson, Seconds, app
 from edgeperc.cli.say import fail_on, print_json
-from edgeperc.errors import ConfigError
+from edgeperc.errors import ConfigError, EdgepercError
 
+Address = Annotated[str, typer.Argument(metavar="[HOST:PORT]")]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,6 +38,9 @@ def serve(
         str | None,
         typer.Option("--log", metavar="text|json", help="A line for each happening, to stderr."),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines without TLS and tokens.")
+    ] = False,
 ) -> None:
     """Run an app and stream its results; by default the built-in digital twin's.
 
@@ -44,6 +49,7 @@ def serve(
     from edgeperc.serve import serve as run_app
 
     _log_lines(log_style)
+    changes = with_insecure(name, changes or ()) if insecure else changes
     run = run_app(name, changes=changes or (), duration_s=duration_s, inproc=inproc)
     fail_on(run.errors, run.hints)
 
@@ -152,14 +158,19 @@ def check(
 
 @app.command()
 def watch(
-    address: Annotated[str, typer.Argument(metavar="[HOST:PORT]")] = "127.0.0.1:50051",
+    address: Address = "127.0.0.1:50051",
     duration_s: Seconds = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at the results of a running daemon, here or on another machine."""
     from edgeperc.watch import watch as look
 
-    look(address, as_json=as_json, duration_s=duration_s)
+    access = access_of(token_file, ca, cert, key)
+    look(address, as_json=as_json, duration_s=duration_s, access=access)
 
 
 @app.command()
@@ -173,6 +184,10 @@ def point(
     ] = "127.0.0.1:50051",
     source: Annotated[str, typer.Option(help="Sensor, where several can be prompted.")] = "",
     duration_s: Seconds = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Point at things in the video of a running daemon, and follow them until Ctrl-C.
@@ -181,7 +196,32 @@ def point(
     """
     from edgeperc.point import point as follow
 
-    follow(places, address, source=source, as_json=as_json, duration_s=duration_s)
+    access = access_of(token_file, ca, cert, key)
+    follow(places, address, source=source, as_json=as_json, duration_s=duration_s, access=access)
+
+
+@app.command()
+def health(
+    address: Address = "127.0.0.1:50051",
+    service: Annotated[
+        str, typer.Option(help="A part alone, such as pipelines/NAME or sensors/NAME.")
+    ] = "",
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+) -> None:
+    """Ask a running daemon whether it is well; exit code 0 if so, else 1. For containers."""
+    from edgeperc.client import Client
+
+    try:
+        with Client(address, access=access_of(token_file, ca, cert, key)) as client:
+            well = client.is_healthy(service)
+    except EdgepercError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo("serving" if well else "not serving")
+    raise typer.Exit(0 if well else 1)
 
 
 def _log_lines(style: str | None) -> None:

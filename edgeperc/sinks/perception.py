@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from edgeperc.connection import FROM_DAEMON
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Frame, Stamp
 from edgeperc.proto.codec import as_message, to_message
@@ -64,6 +65,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         self._asked = itertools.count()
         self._mailboxes: dict[Mailbox, Wish] = {}
         self._newest: dict[Stream, Published] = {}
+        self._dropped = 0
         self._lock = threading.Lock()
 
     def publish(self, result: Result) -> None:
@@ -81,6 +83,11 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         with self._lock:
             for mailbox in self._mailboxes:
                 mailbox.close()
+
+    def counts(self) -> dict[str, int]:
+        """Subscribers now, and results that they were too slow for, or wanted no more often."""
+        with self._lock:
+            return {"clients": len(self._mailboxes), "dropped": self._dropped}
 
     def add_to(self, server: grpc.Server) -> None:
         """Serve it. Results go out as bytes, made once for all subscribers of an encoding."""
@@ -101,6 +108,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
             context.send_initial_metadata(())  # tells the client that it misses nothing from now
             while (taken := mailbox.take()) is not None and context.is_active():
                 item, dropped = taken
+                self._dropped += dropped
                 yield item.wire(encoding, dropped)
 
     def GetLatest(  # noqa: N802
@@ -112,6 +120,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         with self._lock:
             fitting = [item for item in self._newest.values() if wish.fits(item.result)]
         if not fitting:
+            context.set_trailing_metadata((FROM_DAEMON,))
             context.abort(grpc.StatusCode.UNAVAILABLE, "no such result has come yet")
         return pb.GetLatestResponse(result=fitting[-1].message(encoding))
 

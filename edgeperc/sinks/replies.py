@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from edgeperc.connection import FROM_DAEMON
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
 
 CODES = {
@@ -57,6 +58,7 @@ def answered(
     try:
         yield
     except EdgepercError as error:
+        context.set_trailing_metadata((FROM_DAEMON,))
         context.abort(code_of(error, codes), sentence(error))
 
 
