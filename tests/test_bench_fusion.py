@@ -45,3 +45,13 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match="bench fusion needs torch"):
         fusion.measure(Figures())
+
+
+def test_a_figure_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {key: (aim, {"one": (2, 4, 1, 30)}) for key, (aim, _) in bench_scan.SHAPES.items()}
+    monkeypatch.setattr(bench_scan, "SHAPES", small)
+    figures = Figures()
+    fusion.measure(figures, only=("scan_speedup_16state",))
+    assert [each.key for each in figures.shown] == ["scan_speedup_16state"]
+    with pytest.raises(ConfigError, match="no such figure"):
+        fusion.measure(figures, only=("scan",))

@@ -10,8 +10,11 @@ from edgeperc.errors import ConfigError
 _PARTS = ("bench_scan", "bench_fusion")
 
 
-def measure(figures: Figures, _recording: object = None) -> None:
-    """Speed-ups of the scans, and the network as a whole. Raises ConfigError without torch."""
+def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] = ()) -> None:
+    """Speed-ups of the scans, and the network as a whole; only: keys, all if empty.
+
+    Raises ConfigError without torch, or for a key that is not known.
+    """
     try:
         parts = [importlib.import_module(f"edgeperc.offline.{name}") for name in _PARTS]
     except ModuleNotFoundError as error:
@@ -20,5 +23,9 @@ def measure(figures: Figures, _recording: object = None) -> None:
         raise ConfigError(
             f"bench fusion needs {error.name}", hint="pip install 'edgeperc[offline]'"
         ) from None
+    known = [key for part in parts for key in part.KEYS]
+    for key in only:
+        if key not in known:
+            raise ConfigError(f"--only {key}: no such figure", hint=f"one of {', '.join(known)}")
     for part in parts:
-        part.measure(figures)
+        part.measure(figures, tuple(key for key in part.KEYS if not only or key in only))

@@ -19,7 +19,8 @@ def bench(
         str,
         typer.Argument(
             metavar="[SUITE]",
-            help="Which figures: events, search, calibration, sam, compress, compress-accuracy.",
+            help="Which figures: events, search, calibration, sam, compress, compress-accuracy, "
+            "fusion, fusion-accuracy, faults.",
         ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
@@ -28,7 +29,10 @@ def bench(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(metavar="A-B", help="search: worlds to search in; as --weights: how many."),
+        typer.Option(
+            metavar="A-B",
+            help="search: worlds to search in; as --weights, and fusion-accuracy: how many.",
+        ),
     ] = None,
     targets: Annotated[int | None, typer.Option(help="search: how many there are.")] = None,
     pd: Annotated[
@@ -50,13 +54,18 @@ def bench(
         float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="sam, compress: this figure alone; may be repeated.")
+        list[str] | None,
+        typer.Option(help="sam, compress, fusion, faults: this alone; may be repeated."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="sam, compress: A B B A so often.")
     ] = None,
     networks: Annotated[
-        Path | None, typer.Option(help="sam, compress: keep the exported networks in this folder.")
+        Path | None,
+        typer.Option(
+            help="sam, compress: keep the exported networks in this folder; fusion-accuracy: train "
+            "them there; out/fusion-accuracy by default."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -77,9 +86,8 @@ def bench(
     """Measure speed, as ratios within one run, or how well schedulers search."""
     from edgeperc.bench import run
 
-    if suite == "compress-accuracy":
-        settings = _accuracy(weights, data, networks, only, seeds, pictures)
-        run(suite, json_file, settings=settings)
+    if own := _own_settings(suite, weights, data, networks, only, seeds, pictures):
+        run(suite, json_file, **own)
         return
     accuracy = None
     if suite == "compress" and weights:
@@ -134,6 +142,23 @@ def bench(
     run(suite, json_file, recording=recording, settings=Settings(**chosen))
 
 
+def _own_settings(
+    suite: str,
+    weights: Path | None,
+    data: Path | None,
+    folder: Path | None,
+    only: list[str] | None,
+    seeds: str | None,
+    pictures: int | None,
+) -> dict[str, Any]:
+    """Arguments of suites that share nothing with the others; none for these."""
+    if suite == "compress-accuracy":
+        return {"settings": _accuracy(weights, data, folder, only, seeds, pictures)}
+    if suite == "fusion-accuracy":
+        return {"settings": _fusion_accuracy(folder, seeds)}
+    return {"only": tuple(only)} if suite in ("fusion", "faults") and only else {}
+
+
 def _accuracy(
     weights: Path | None,
     data: Path | None,
@@ -148,20 +173,36 @@ def _accuracy(
             f"accuracy needs --{'data' if weights else 'weights'}",
             hint="--weights FILE of `edgeperc train promptable`, --data FOLDER with its pictures",
         )
-    if seeds is not None and not (seeds.isdecimal() and int(seeds)):
-        raise ConfigError(f"--seeds {seeds}: must be a number, such as 3")
     accuracy, bars = offline("bench_accuracy"), offline("training_run")
     settings = accuracy.Settings(
         weights=weights,
         data=data,
         folder=folder or Path("out") / "bench-compress",
         only=tuple(only or ()),
-        **({"seeds": int(seeds)} if seeds else {}),
+        **_how_many(seeds),
         **({"pictures": pictures} if pictures else {}),
     )
     with bars.progress_bar(Console(stderr=True)) as progress:
         accuracy.run_cells(settings, progress)
     return settings
+
+
+def _fusion_accuracy(folder: Path | None, seeds: str | None) -> Any:
+    """Settings of the suite, whatever was missing trained and scored under progress bars."""
+    many = _how_many(seeds)
+    fusing = offline("bench_fusion_accuracy")
+    settings = fusing.Settings(folder=folder or Path("out") / "fusion-accuracy", **many)
+    fusing.fill(settings, fusing.cells_of(settings), Console(stderr=True))
+    return settings
+
+
+def _how_many(seeds: str | None) -> dict[str, int]:
+    """--seeds N as a setting of the accuracy suites."""
+    if seeds is None:
+        return {}
+    if not (seeds.isdecimal() and int(seeds)):
+        raise ConfigError(f"--seeds {seeds}: must be a number, such as 3")
+    return {"seeds": int(seeds)}
 
 
 def _first_and_last(seeds: str | None) -> dict[str, int]:

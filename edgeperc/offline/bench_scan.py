@@ -38,13 +38,22 @@ SHAPES: dict[str, tuple[float, dict[str, Shape]]] = {
 """Key -> aim, and its scans: groups, channels of each, states, steps."""
 
 
-def measure(figures: Figures) -> None:
-    """Add the lowest speed-up of each key's shapes, each of them as a detail, and their times."""
+KEYS = tuple(SHAPES)
+
+
+def measure(figures: Figures, only: tuple[str, ...] | None = None) -> None:
+    """Add the lowest speed-up of each key's shapes, each of them as a detail, and their times.
+
+    only: keys, all of them if None.
+    """
+    wanted = {key: found for key, found in SHAPES.items() if only is None or key in only}
+    if not wanted:
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
     try:
-        for key, (aim, shapes) in SHAPES.items():
+        for key, (aim, shapes) in wanted.items():
             speedups = []
             for name, shape in shapes.items():
                 figures.progress(f"the scan of {name}")

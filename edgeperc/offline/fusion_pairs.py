@@ -131,17 +131,20 @@ def cached_pairs(
     """
     check(conditions)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{'-'.join(conditions)}-{windows_a_street}-{_hash()}.npz"
+    name = f"{'-'.join(conditions)}-{windows_a_street}-{drawn_by()}.npz"
     turns = [k % len(conditions) for k in range(len(streets))]
     paths = [folder / f"pairs-{seed}-{k}-{name}" for seed, k in zip(streets, turns, strict=True)]
     work = partial(_draw_street, conditions=tuple(conditions), windows=windows_a_street)
-    numbers = range(len(streets))
-    if processes > 1:
+    missing = [k for k, path in enumerate(paths) if not path.exists()]
+    for _ in range(len(streets) - len(missing)):
+        on_street()
+    tasks = missing, [streets[k] for k in missing], [paths[k] for k in missing]
+    if processes > 1 and missing:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(work, numbers, streets, paths):
+            for _ in pool.map(work, *tasks):
                 on_street()
     else:
-        for number, seed, path in zip(numbers, streets, paths, strict=True):
+        for number, seed, path in zip(*tasks, strict=True):
             work(number, seed, path)
             on_street()
     shelves = [dict(np.load(path)) for path in paths]
@@ -167,8 +170,8 @@ def _stamp(seq: int, start_us: int, end_us: int) -> Stamp:
     return Stamp(source=NAME, seq=seq, start_ns=1000 * start_us, end_ns=1000 * end_us)
 
 
-def _hash() -> str:
-    """Changes with any source of the twin, or of the conditions."""
+def drawn_by() -> str:
+    """Of what draws pairs: changes with any source of the twin, or of the conditions."""
     sources = [Path(fusion_conditions.__file__), Path(__file__)]
     own = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return f"{twin_hash()}-{own}"
@@ -178,8 +181,6 @@ def _draw_street(
     number: int, seed: int, path: Path, *, conditions: tuple[str, ...], windows: int
 ) -> None:
     """Write the windows of one street: events one after the other, `stops` where each ends."""
-    if path.exists():
-        return
     drawn = [draw(seed, k, _in_turn(conditions, number, k)) for k in range(windows)]
     events = [sample.events for sample in drawn]
     frames = [sample.frame for sample in drawn if sample.frame is not None]

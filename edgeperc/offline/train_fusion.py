@@ -94,12 +94,14 @@ def train(
     resume: bool = True,
     threads: int = 2,
     settings: Settings | None = None,
+    cache: Path | None = None,
     console: Console | None = None,
 ) -> Trained:
     """Train a network into `out_dir`; goes on from the checkpoint there, unless resume is False.
 
-    steps: instead of the number in the settings, which are those of `name` unless given. Raises
-    ConfigError for a name that cannot be trained or a checkpoint of another run.
+    steps: instead of the number in the settings, which are those of `name` unless given. cache:
+    folder of drawn pairs that runs share; `cache` in out_dir if None. Raises ConfigError for a name
+    that cannot be trained or a checkpoint of another run.
     """
     settings = settings or _settings(name)
     settings = replace(settings, steps=steps or settings.steps)
@@ -107,7 +109,7 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     tensors = Tensors(find_card(settings.variant).card)
     with progress_bar(console or Console()) as progress:
-        data, validation = _data(out_dir / "cache", settings, threads, progress)
+        data, validation = _data(cache or out_dir / "cache", settings, threads, progress)
         torch.manual_seed(seed)
         net = MambaSeg(replace(VARIANTS[settings.variant], classes=len(CLASSES)))
         weights = class_weights(data, settings.balance)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from edgeperc.bench import fusion_accuracy
+from edgeperc.bench.figures import Figures
+from edgeperc.cli import app
+from edgeperc.errors import ConfigError
+from edgeperc.offline import bench_fusion_accuracy, evaluate_fusion, train_fusion
+from edgeperc.offline.bench_fusion_accuracy import (
+    BOTH,
+    SINGLE,
+    WAYS,
+    Cell,
+    Settings,
+    Spread,
+    cells_of,
+    fill,
+    measure,
+    sentence,
+)
+
+TINY = train_fusion.Settings(
+    batch=1,
+    crop_px=48,
+    warm_up_steps=1,
+    settle_batches=1,
+    streets=1,
+    windows_a_street=2,
+    validation_streets=1,
+)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """One seed of each network, after one step."""
+    settings = Settings(
+        folder=tmp_path_factory.mktemp("cells"),
+        seeds=1,
+        steps=1,
+        threads=1,
+        streets=[20_001],
+        windows_a_street=2,
+        conditions=("day", "night-fast"),
+        training=TINY,
+    )
+    fill(settings, cells_of(settings), Console(quiet=True))
+    return settings
+
+
+def test_each_network_is_scored_under_each_condition(filled: Settings) -> None:
+    figures = Figures()
+    measure(figures, filled)
+    assert [each.key for each in figures.shown] == ["ahead_day", "ahead_night_fast"]
+    found = figures.metrics
+    best = max(found[f"{name}_day"] for name in SINGLE)
+    assert found["ahead_day"] == pytest.approx(found[f"{BOTH}_day"] - best, abs=1e-3)
+    ((_, rows),) = figures.tables
+    assert [row["network"] for row in rows] == [
+        BOTH,
+        f"{BOTH}, every second frame missing",
+        f"{BOTH}, no frames",
+        f"{BOTH}, no events",
+        *SINGLE,
+    ]
+    assert set(rows[0]) == {"network", "day", "night-fast*"}
+    assert "2 pairs of 1 held-out streets" in figures.notes[-1]
+
+
+def test_what_is_there_is_not_done_again(filled: Settings) -> None:
+    shown = io.StringIO()
+    fill(filled, cells_of(filled), Console(file=shown))
+    assert not shown.getvalue()
+    path = filled.folder / f"{SINGLE[0]}-0.json"
+    before = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**before, "of": "something else"}))
+    fill(filled, [Cell(SINGLE[0], 0)], Console(file=shown))
+    assert shown.getvalue().startswith("scoring")
+    assert "training" not in shown.getvalue()
+    assert json.loads(path.read_bytes()) == before
+
+
+def test_a_single_network_never_sees_the_other_input() -> None:
+    for name in SINGLE:
+        kept = train_fusion.SETTINGS[name].blind.modality
+        ((left_out, _),) = WAYS[name].values()
+        assert {kept, left_out} == {"frames", "events"}
+
+
+def test_the_spread_decides_what_is_said() -> None:
+    assert str(Spread.of([50.0, 53.0, 51.0])) == "51.3 (50.0 to 53.0)"
+    assert Spread.of([50.0, 53.0]).width == 3
+    assert sentence(2.0, 1.0, 3).startswith("both inputs are ahead of the better single one by 2.0")
+    assert sentence(-2.0, 1.0, 3).startswith("both inputs are behind")
+    assert sentence(1.0, 1.0, 3).startswith("no measurable effect of fusing")
+    assert "not known" in sentence(9.0, 0.0, 1)
+
+
+def test_seeds_are_counted_and_a_folder_is_needed(tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path, seeds=2)
+    assert len(cells_of(settings)) == len(set(cells_of(settings))) == 6
+    assert len(cells_of(replace(settings, seeds=3))) == 9
+    answer = CliRunner().invoke(
+        app, ["bench", "fusion-accuracy", "--networks", str(tmp_path), "--seeds", "1-3"]
+    )
+    assert "must be a number" in str(answer.exception)
+    with pytest.raises(ConfigError, match="needs a folder"):
+        fusion_accuracy.measure(Figures())
+
+
+def test_every_second_frame_missing_lies_between_all_and_none(
+    filled: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even windows of it are those of all, odd ones those of no frames."""
+    counts: list[tuple[int, str]] = []
+    real = evaluate_fusion.pair_of
+
+    def counting(sample: object, without: str) -> object:
+        counts.append((id(sample), without))
+        return real(sample, without)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench_fusion_accuracy, "pair_of", counting)
+    one = replace(filled, conditions=("day",))
+    scored = bench_fusion_accuracy._scored(one, Cell(BOTH, 0), Console(quiet=True))
+    assert sorted(without for _, without in counts) == sorted(2 * ["nothing", "frames", "events"])
+    assert set(scored) == set(WAYS[BOTH])
+    assert all(np.isfinite(found["day"]) for found in scored.values())
