@@ -235,6 +235,11 @@ def test_what_does_not_fit_is_dropped_and_told(
     assert told["edgeperc.dropped"] == {"wide/image_raw": "15"}
 
 
+def test_packets_that_did_not_come_are_counted(tmp_path: Path) -> None:
+    recorder = record(tmp_path / "a.mcap", [frame(seq) for seq in (7, 8, 11, 3, 4, 6)])
+    assert recorder.dropped() == {"wide/image_raw": 3}
+
+
 def test_a_replay_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SlowDisk(monkeypatch)
     path = tmp_path / "a.mcap"

@@ -49,7 +49,7 @@ def recorded_plan(
     """
     of_file = head(recording)
     if app is None:
-        table = changed(msgspec.to_builtins(app_of(of_file)), changes)
+        table = changed(msgspec.json.decode(msgspec.json.encode(app_of(of_file))), changes)
         named = convert(table, App, where=f"{recording}{said(changes)}")
         rig = rig_of(of_file)
         app_path, rig_path = path_of(of_file, "app_path"), path_of(of_file, "rig_path")

@@ -91,6 +91,7 @@ class Recorder:
         self._items: deque[tuple[Packet | Result, int]] = deque()
         self._held_bytes = 0
         self._dropped: Counter[str] = Counter()
+        self._seqs: dict[str, int] = {}
         self._closing = False
         self._error = ""
         self._began_s = time.monotonic()
@@ -134,6 +135,8 @@ class Recorder:
                 self._changed.wait_for(lambda: self._has_room(size) or self._closing or self._error)
             if self._closing or self._error:
                 return
+            if isinstance(item, (Frame, Events)):
+                self._dropped[topic] += self._missing(topic, item.stamp.seq)
             if not self._has_room(size):
                 self._dropped[topic] += 1
                 return
@@ -158,9 +161,9 @@ class Recorder:
             )
 
     def dropped(self) -> dict[str, int]:
-        """How many items were dropped, by topic."""
+        """How many items are missing, by topic: dropped here, or packets lost on the way here."""
         with self._changed:
-            return dict(self._dropped)
+            return {topic: count for topic, count in self._dropped.items() if count}
 
     def close(self) -> None:
         """Write what waits, and make the file whole; may be called twice and from any thread."""
@@ -168,6 +171,11 @@ class Recorder:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(_CLOSE_S)
+
+    def _missing(self, topic: str, seq: int) -> int:
+        """How many packets were lost on the way here since the last one that came."""
+        last, self._seqs[topic] = self._seqs.get(topic), seq
+        return 0 if last is None else max(0, seq - last - 1)
 
     def _has_room(self, size: int) -> bool:
         return not self._items or self._held_bytes + size <= self._limits.queue_bytes
