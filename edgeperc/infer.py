@@ -92,6 +92,8 @@ class Session:
         self.precision = wanted[0].precision
         self.input_shapes = {node.name: tuple(node.shape) for node in session.get_inputs()}
         self.output_shapes = {node.name: tuple(node.shape) for node in session.get_outputs()}
+        self.input_types = {node.name: str(node.type) for node in session.get_inputs()}
+        self.output_types = {node.name: str(node.type) for node in session.get_outputs()}
         engine = self._engine
         if engine and not (self._any_length and engine.grows):
             engine.keep()
@@ -149,7 +151,7 @@ class Session:
                 f"the network takes {len(self.input_shapes)} inputs, not {len(inputs)}"
             )
         for (name, shape), given in zip(self.input_shapes.items(), inputs, strict=True):
-            if not _fits(given.shape, shape):
+            if not fits(given.shape, shape):
                 raise ModelError(f"input '{name}' is {given.shape}, the network takes {shape}")
         try:
             outputs: list[NDArray[np.float32]] = self._session.run(
@@ -161,7 +163,9 @@ class Session:
             ) from error
         if self._engine:
             if not self._engine.built:
-                log.warning("%s: its engine is built at every start: edgeperc prepare", self._path.name)
+                log.warning(
+                    "%s: its engine is built at every start: edgeperc prepare", self._path.name
+                )
             self._forget_engine()
         return outputs
 
@@ -265,7 +269,7 @@ def _hint(error: Exception) -> str:
     return "there is not enough memory for it: take a smaller model or input" if short else ""
 
 
-def _fits(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
+def fits(given: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> bool:
     """Whether an array has a network's shape, in which a name or None stands for any length."""
     return len(given) == len(wanted) and all(
         length == n or not isinstance(n, int) for length, n in zip(given, wanted, strict=True)

@@ -333,6 +333,7 @@ def test_client_that_knows_nothing_but_reflection_can_subscribe(daemon: str) -> 
             "edgeperc.v1.TrackingService",
             "edgeperc.v1.ControlService",
             "edgeperc.v1.SearchService",
+            "inference.GRPCInferenceService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }

@@ -22,6 +22,8 @@ from edgeperc.result import Inventory, Result
 from edgeperc.sinks.control import SERVICE as CONTROL_SERVICE
 from edgeperc.sinks.control import Control
 from edgeperc.sinks.grpc_standard import Health, Reflection, Seats
+from edgeperc.sinks.inference import SERVICE as INFERENCE_SERVICE
+from edgeperc.sinks.inference import Inference
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.perception import SERVICE as PERCEPTION_SERVICE
 from edgeperc.sinks.perception import Perception
@@ -44,7 +46,7 @@ log = logging.getLogger("edgeperc")
 
 CLOSE_S = 0.8
 STANDARD_STREAMS = 8  # health watches and reflection
-ASKING = 4  # calls at a time that run a network
+ASKING = 4  # calls at a time that run a network, and as many streams of them
 SCANS = 2  # by the mirror, at a time: one runs, one is refused
 SPARE_THREADS = 4  # never held by a stream, so that short calls always answer
 WAITING_CALLS = 64
@@ -97,17 +99,21 @@ class Grpc:
         )
         credentials = server_credentials(tls) if tls else None
         self._models = LoadedModels(app=[model.name for model in inventory.models])
+        asking = Seats(ASKING)
         self._perception = Perception(
-            inventory, self._models, streams=Seats(max_streams), asking=Seats(ASKING)
+            inventory, self._models, streams=Seats(max_streams), asking=asking
         )
         self._tracking = Tracking(trackers)
         self._searching = Searching(daemon, scans=Seats(SCANS))
-        services = (PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE, SEARCH_SERVICE)
+        services = (
+            *(PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE, SEARCH_SERVICE),
+            INFERENCE_SERVICE,
+        )
         standard = Seats(STANDARD_STREAMS)
         self._health = Health(("", *services), standard, self._guard)
         self._has_result = False
         threads = max_streams + self._tracking.max_streams
-        threads += STANDARD_STREAMS + ASKING + SCANS + SPARE_THREADS
+        threads += STANDARD_STREAMS + 2 * ASKING + SCANS + SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
             interceptors=[self._guard],
@@ -120,6 +126,12 @@ class Grpc:
         )
         Control(daemon, self._models, refused=lambda: self._guard.refused).add_to(self._server)
         self._searching.add_to(self._server)
+        Inference(
+            self._models,
+            is_ready=lambda: self._has_result,
+            asking=asking,
+            streams=Seats(ASKING),
+        ).add_to(self._server)
         self._health.add_to(self._server)
         if local:
             Reflection(services, standard).add_to(self._server)
