@@ -2,8 +2,8 @@
 
 table = changed(read_toml(path), ["pipelines.0.model=./small", "sinks.0.port=0"])
 
-A path's parts are keys of tables and indexes of arrays, from 0. A value is read as TOML; what is
-none is text, so that names and paths need no quotes.
+A path's parts are keys of tables and indexes of arrays, from 0; `sinks.+={kind = "null"}` adds one
+more. A value is read as TOML; what is none is text, so that names and paths need no quotes.
 """
 
 from __future__ import annotations
@@ -46,12 +46,28 @@ def _put(table: dict[str, Any], change: str) -> None:
             f"--set {change}: must be PATH=VALUE", hint="such as pipelines.0.model=./small"
         )
     at: Any = table
+    if parts[-1] == "+" and len(parts) > 1:
+        _add(table, parts[:-1], _value(text.strip()), change)
+        return
     for depth, part in enumerate(parts[:-1]):
         key = _key(at, parts[:depth], part, change)
         if isinstance(at, dict):
             at.setdefault(key, {})
         at = at[key]
     at[_key(at, parts[:-1], parts[-1], change)] = _value(text.strip())
+
+
+def _add(table: dict[str, Any], path: list[str], value: Any, change: str) -> None:
+    """Put a value at the end of the array that a path leads to; one that is not there is begun."""
+    at: Any = table
+    for depth, part in enumerate(path):
+        key = _key(at, path[:depth], part, change)
+        if isinstance(at, dict):
+            at.setdefault(key, [] if depth == len(path) - 1 else {})
+        at = at[key]
+    if not isinstance(at, list):
+        raise ConfigError(f"--set {change}: {'.'.join(path)} is no array")
+    at.append(value)
 
 
 def _key(at: Any, above: list[str], part: str, change: str) -> Any:

@@ -31,6 +31,8 @@ TABLE = {"rig": "twin", "pipelines": [{"name": "a"}, {"name": "b", "prompt": {"t
         ("pipelines.0.detect.score=0.5", ["pipelines", 0, "detect", "score"], 0.5),
         ('pipelines.0.providers=["cpu"]', ["pipelines", 0, "providers"], ["cpu"]),
         ("sinks=[]", ["sinks"], []),
+        ("sinks.+={kind = 'null'}", ["sinks", 0, "kind"], "null"),
+        ("pipelines.+={name = 'c'}", ["pipelines", 2, "name"], "c"),
         ("rig=1\nb = 2", ["rig"], "1\nb = 2"),
     ],
 )
