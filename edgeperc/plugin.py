@@ -86,6 +86,7 @@ SINKS = {
     "web": Builtin("edgeperc.sinks.web:Web", "a page for a browser: pictures, overlay, health"),
     "record": Builtin("edgeperc.sinks.record:Record", "all packets and results in MCAP files"),
     "ros2": Builtin("edgeperc.sinks.ros2:Ros2", "ROS 2 messages, with a sourced ROS or without"),
+    "fleet": Builtin("edgeperc.sinks.fleet:Fleet", "a device of a fleet, by Zenoh", "fleet"),
     "null": Builtin("edgeperc.sinks.null:Null", "counts and forgets"),
 }
 _KEYS: dict[Kind, str] = {

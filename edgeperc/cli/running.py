@@ -41,15 +41,21 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without TLS and tokens.")
     ] = False,
+    fleet: Annotated[
+        str | None,
+        typer.Option("--fleet", metavar="ROUTER", help="Join a fleet, at tcp/HOST:7447."),
+    ] = None,
 ) -> None:
     """Run an app and stream its results; by default the built-in digital twin's.
 
     Shows rate, latency and drops of every stage until Ctrl-C.
     """
+    from edgeperc.fleet import joining
     from edgeperc.serve import serve as run_app
 
     _log_lines(log_style)
-    changes = with_insecure(name, changes or ()) if insecure else changes
+    changes = [*(changes or ()), *joining(fleet)]
+    changes = with_insecure(name, changes) if insecure else changes
     run = run_app(name, changes=changes or (), duration_s=duration_s, inproc=inproc)
     fail_on(run.errors, run.hints)
 
