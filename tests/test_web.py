@@ -109,7 +109,6 @@ def test_a_page_is_told_what_there_is_and_how_it_goes(daemon: WebDaemon) -> None
         async with session.ws_connect("/ws") as ws:
             page = Page(ws)
             hello, _ = await page.next("hello")
-            assert hello["app"] == "street"
             assert [source["name"] for source in hello["sources"]] == ["wide", "dvs"]
             assert hello["promptable"] == {"wide": "grey"}
             assert hello["role"] == "admin"
@@ -118,6 +117,7 @@ def test_a_page_is_told_what_there_is_and_how_it_goes(daemon: WebDaemon) -> None
             news: dict[str, Any] = {"streams": [], "newest": {}}
             while not all(each in news["streams"] for each in wanted) or not rate_hz(news):
                 news, _ = await page.next("status")
+            assert news["status"]["app"] == "street"
             (pipeline,) = news["status"]["pipelines"]
             assert pipeline["model"]["sha256"].startswith("c0ffee")
             _, _, p50_ms, _, dropped, failed = news["newest"]["seg"]
@@ -389,6 +389,26 @@ def test_the_end_of_the_daemon_ends_pages_and_frees_port_and_threads() -> None:
     socket.create_server(("127.0.0.1", port)).close()
     names = {thread.name for thread in threading.enumerate() if not thread.daemon}
     assert "web" not in names
+
+
+def test_a_daemon_that_is_long_to_answer_delays_no_picture() -> None:
+    daemon = WebDaemon()
+    answer, say = daemon.control.status, threading.Event()
+    daemon.control.status = lambda: (say.wait(60), answer())[1]  # type: ignore[method-assign]
+
+    async def story(session: aiohttp.ClientSession) -> None:
+        async with session.ws_connect("/ws") as ws:
+            page = Page(ws)
+            await page.next("hello")
+            await page.say(op="look", streams=[FRAME])
+            for _ in range(5):
+                await page.next("frame")
+
+    try:
+        play(daemon.url, story)
+    finally:
+        say.set()
+        daemon.stop()
 
 
 def make(**options: Any) -> Web:

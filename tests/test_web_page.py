@@ -21,7 +21,7 @@ NAMES = ("chromium", "google-chrome", "chromium-browser", "google-chrome-stable"
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)}")
 
-WAIT_MS = 30_000
+WAIT_MS = 90_000  # beside much else on two cores
 VIEW = '.view[data-id="wide/frame"]'
 
 

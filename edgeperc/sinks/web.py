@@ -5,8 +5,9 @@
     listen = "127.0.0.1:8080"
 
 Threads: `take` and `write` run in the threads of sensors and pipelines and only keep the newest.
-One thread encodes what somebody looks at, once for all; another one serves, by asyncio. A slow page
-loses pictures of its own, nothing else; without a page nothing is encoded.
+One thread encodes what somebody looks at, once for all; one serves, by asyncio; what may wait for
+the daemon, its status and what it is asked to do, has threads of its own. A slow page loses
+pictures of its own, nothing else; without a page nothing is encoded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import logging
 import socket
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +55,7 @@ NEXT_PORTS = 10
 """Where the port is taken, so many more are tried: a page's address is read by a person."""
 MAX_MESSAGE_BYTES = 1 << 16
 HEARTBEAT_S = 20.0
+SAMPLE_S = 1.0
 _START_S, _STOP_S = 10.0, 1.5
 _BOUNDARY = "edgeperc-picture"
 
@@ -105,6 +108,7 @@ class Web:
         self._inventory, self._daemon, self._trackers = inventory, daemon, tuple(trackers)
         self._rate_hz, self._max_clients = rate_hz, max_clients
         self._clients: set[Client] = set()
+        self._gone = [0, 0]  # sent and dropped by pages that are no more
         self._watched: dict[asyncio.Queue[bytes], Key] = {}
         self._history = History(daemon)
         self._listener = _bind(host, port)
@@ -113,9 +117,10 @@ class Web:
         self.where = f"{'https' if secure else 'http'}://{shown}:{port}"
         self._loop = asyncio.new_event_loop()
         self._closing: asyncio.Event
+        self._orders = ThreadPoolExecutor(1, "web orders")
+        self._stopping = threading.Event()
         self._encoder = Encoder(
             send=self._hand_out,
-            tick=self._tick,
             search=search,
             max_width_px=max_width_px,
             window_ms=window_ms,
@@ -130,6 +135,7 @@ class Web:
             self._encoder.close()
             self._listener.close()
             raise ConfigError(f"web sink: cannot serve {self.where}: {self._failure or 'too slow'}")
+        threading.Thread(target=self._sample, name="web status", daemon=True).start()
 
     def take(self, packet: Packet) -> None:
         """Keep a packet as the newest of its sensor; never blocks."""
@@ -139,12 +145,23 @@ class Web:
         """Keep a result as the newest of its model; never blocks."""
         self._encoder.write(result)
 
+    def counts(self) -> dict[str, int]:
+        """Open pages, and of all pages so far the messages sent, and lost by slow ones."""
+        clients = [*self._clients]
+        return {
+            "clients": len(clients),
+            "sent": self._gone[0] + sum(client.mailbox.sent for client in clients),
+            "dropped": self._gone[1] + sum(client.mailbox.dropped for client in clients),
+        }
+
     def close(self) -> None:
         """Send all pages away and release the port; may be called twice."""
+        self._stopping.set()
         self._encoder.close()
         with suppress(RuntimeError):  # it is over already
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(_STOP_S)
+        self._orders.shutdown(wait=False)
 
     def _serve(self, context: Any) -> None:
         """The loop's thread."""
@@ -223,6 +240,7 @@ class Web:
             role=lambda: self._guard.role(request),
             trackers=self._trackers,
             changed=self._look,
+            orders=self._orders,
             record=self._record,
         )
         client.mailbox.say(pack(self._hello(request)))
@@ -235,6 +253,8 @@ class Web:
             pass
         finally:
             self._clients.discard(client)
+            self._gone[0] += client.mailbox.sent
+            self._gone[1] += client.mailbox.dropped
             client.close()
             self._look()
         return response
@@ -273,7 +293,6 @@ class Web:
         return {
             "kind": "hello",
             "version": __version__,
-            "app": self._daemon.app().name if self._daemon else "",
             "sources": msgspec.to_builtins(self._inventory.sources),
             "models": msgspec.to_builtins(self._inventory.models),
             "promptable": {each.source: each.ref.name for each in self._trackers},
@@ -315,13 +334,16 @@ class Web:
                     queue.get_nowait()
                 queue.put_nowait(message)
 
-    def _tick(self) -> None:
-        """In the encoder's thread, once a second."""
-        self._history.sample()
-        if self._clients:
-            message = self._now()
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._tell, message)
+    def _sample(self) -> None:
+        """Once a second, in a thread of its own, as the daemon may take its time."""
+        while True:
+            self._history.sample()
+            if self._clients:
+                message = self._now()
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._tell, message)
+            if self._stopping.wait(SAMPLE_S):
+                return
 
     def _tell(self, message: bytes) -> None:
         for client in self._clients:

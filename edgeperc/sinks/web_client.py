@@ -1,8 +1,9 @@
 """One open page: what it has yet to be sent, and what it asks for.
 
-All of it runs in the web loop's thread. Of each stream only the newest message waits; what is
-replaced is counted. A page says when it has drawn a message, and gets no more than a few ahead of
-that, so that a slow one is not late but sees less.
+All of it runs in the web loop's thread, but what it asks of sessions, which may have to wait. Of
+each stream only the newest message waits; what is replaced is counted. A page says when it has
+drawn a message, and gets no more than a few ahead of that, so that a slow one is not late but sees
+less.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -163,7 +165,8 @@ class Client:
     """A page and its sessions of promptable pipelines, which end with it.
 
     role: asked anew for each order that changes something. changed: called when it looks at
-    something else. record: begins or ends a recording.
+    something else. record: begins or ends a recording. orders: one thread, for what sessions are
+    asked.
     """
 
     def __init__(
@@ -174,12 +177,13 @@ class Client:
         trackers: Sequence[Tracker],
         changed: Callable[[], None],
         record: Recorder,
+        orders: Executor,
     ) -> None:
         self.mailbox = Mailbox()
         self.looks_at: frozenset[Key] = frozenset()
         self._socket, self._role = socket, role
         self._trackers = {tracker.source: tracker for tracker in trackers}
-        self._changed, self._record = changed, record
+        self._changed, self._record, self._orders = changed, record, orders
         self._sessions: dict[str, Session] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -209,7 +213,12 @@ class Client:
 
     def close(self) -> None:
         """End its sessions; may be called twice."""
-        for session in self._sessions.values():
+        with suppress(RuntimeError):  # no more orders are taken: the daemon ends
+            self._orders.submit(self._leave)
+
+    def _leave(self) -> None:
+        """In the orders' thread."""
+        for session in list(self._sessions.values()):
             session.close("gone")
         self._sessions.clear()
 
@@ -234,7 +243,7 @@ class Client:
         except msgspec.MsgspecError as error:
             log.info("web: a page was sent away: %s", error)
             return False
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):
             session.touch()
         if isinstance(order, Look):
             self.mailbox.rate_hz = order.rate_hz
@@ -244,7 +253,8 @@ class Client:
         elif isinstance(order, Drawn):
             self.mailbox.drawn(order.count)
         elif isinstance(order, Point | Drop):
-            self._ask(order)
+            if not self.mailbox.is_full:
+                self._orders.submit(self._ask, order)
         elif isinstance(order, Record):
             task = asyncio.create_task(self._do_record(order))
             self._tasks.add(task)
@@ -252,9 +262,8 @@ class Client:
         return True
 
     def _ask(self, order: Point | Drop) -> None:
+        """In the orders' thread."""
         answer = partial(self._answer, order.ask, order.source)
-        if self.mailbox.is_full:
-            return
         try:
             self._check("prompt")
             request = _request(order)
@@ -290,13 +299,12 @@ class Client:
 
     def _end(self, source: str, why: End) -> None:
         """A session is over; from any thread."""
+        self._sessions.pop(source, None)
         if why != "gone":
             self._say({"kind": "over", "source": source, "why": why})
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._sessions.pop, source, None)
 
     def _say(self, header: dict[str, Any]) -> None:
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self.mailbox.say, pack(header))
 
     async def _do_record(self, order: Record) -> None:

@@ -34,20 +34,18 @@ _MOST_PACKETS = 4096
 class Encoder:
     """Encodes what is wanted and hands it to `send`, which gets key and message in this thread.
 
-    tick: called every second in this thread, also without any client. search: draws what a search
-    believes, or None. window_ms: of events that are drawn together.
+    search: draws what a search believes, or None. window_ms: of events that are drawn together.
     """
 
     def __init__(
         self,
         *,
         send: Callable[[Key, bytes], None],
-        tick: Callable[[], None],
         search: SearchView | None,
         max_width_px: int,
         window_ms: float,
     ) -> None:
-        self._send, self._tick, self._search = send, tick, search
+        self._send, self._search = send, search
         self._max_width_px = max_width_px
         self._window_ns = round(window_ms * 1e6)
         self._changed = threading.Condition()
@@ -118,16 +116,15 @@ class Encoder:
                 self._changed.notify()
 
     def _run(self) -> None:
-        tick_s = time.monotonic()
         while True:
             with self._changed:
                 if self._closed:
                     return
                 now_s = time.monotonic()
                 due = [key for key in self._fresh if self._due_s.get(key, 0.0) <= now_s]
-                if not due and now_s < tick_s:
-                    times = [self._due_s[key] for key in self._fresh]
-                    self._changed.wait(min([*times, tick_s]) - now_s)
+                if not due:
+                    next_s = min((self._due_s[key] for key in self._fresh), default=None)
+                    self._changed.wait(None if next_s is None else next_s - now_s)
                     continue
                 todo = [(key, self._content(key)) for key in due]
                 for key in due:
@@ -136,9 +133,6 @@ class Encoder:
                     self._due_s[key] = next_due_s(due_s, now_s, self._wanted[key])
             for key, content in todo:
                 self._encode(key, content)
-            if now_s >= tick_s:
-                tick_s = max(tick_s + 1.0, now_s)
-                self._tick()
 
     def _content(self, key: Key) -> Any:
         """What is to be encoded: of events, all of the window."""

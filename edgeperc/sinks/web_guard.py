@@ -21,7 +21,6 @@ from aiohttp import web
 from edgeperc.errors import ConfigError
 from edgeperc.sinks.security import GRANTS, Role, Tokens
 
-COOKIE = "edgeperc"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
@@ -54,6 +53,7 @@ class Guard:
         machine = socket.gethostname().lower()
         self._hosts = {"localhost", machine, f"{machine}.local", *(h.lower() for h in hosts)}
         self._tokens, self._secure = tokens, secure
+        self._cookie = f"edgeperc-{secrets.token_hex(4)}"  # ports of one host share their cookies
         self._logins: OrderedDict[str, str] = OrderedDict()
 
     @property
@@ -80,7 +80,7 @@ class Guard:
             return "admin"
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer":
-            token = self._logins.get(request.cookies.get(COOKIE, ""), "")
+            token = self._logins.get(request.cookies.get(self._cookie, ""), "")
         return self._tokens.role(token.strip()) if token else None
 
     def log_in(self, token: str, response: web.StreamResponse) -> bool:
@@ -92,7 +92,7 @@ class Guard:
         while len(self._logins) > _MOST_LOGINS:
             self._logins.popitem(last=False)
         response.set_cookie(
-            COOKIE, login, httponly=True, samesite="Strict", secure=self._secure, path="/"
+            self._cookie, login, httponly=True, samesite="Strict", secure=self._secure, path="/"
         )
         return True
 

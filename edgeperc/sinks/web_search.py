@@ -75,7 +75,7 @@ class SearchView:
         if size_px is None:
             return None
         high = max(float(np.quantile(beliefs.intensity, 0.99)), 1e-9)
-        heat = 255 * np.sqrt(np.clip(beliefs.intensity / high, 0, 1))
+        heat = 255 * np.clip(beliefs.intensity / high, 0, 1)
         x, y = self._lookup(beliefs, size_px)
         warped = cv2.remap(heat.astype(np.float32), x, y, cv2.INTER_LINEAR, borderValue=0.0)
         tracks = beliefs.tracks.tolist()
