@@ -11,6 +11,7 @@ one, takes no orders.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -65,6 +66,15 @@ class RecordingStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStatus:
+    """A way out that counts. kind: its class. where: to look. counts: see CountingSink."""
+
+    kind: str
+    where: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStatus:
     """How a daemon is. uptime_s: since it was started. workers: empty where all is one process."""
 
@@ -75,6 +85,7 @@ class DaemonStatus:
     sensors: tuple[SensorStatus, ...] = ()
     pipelines: tuple[PipelineStatus, ...] = ()
     workers: tuple[WorkerStatus, ...] = ()
+    sinks: tuple[SinkStatus, ...] = ()
     recording: RecordingStatus | None = None
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

@@ -64,6 +64,7 @@ class LocalDaemon:
             pipelines=pipelines,
             workers=workers,
             errors=run.errors,
+            sinks=run.sinks(),
             recording=self._recordings.status() if self._recordings else None,
         )
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
+from edgeperc.control import SinkStatus
 from edgeperc.errors import EdgepercError
 from edgeperc.packet import Packet
-from edgeperc.result import HealthSink, PacketSink, Result, Sink
+from edgeperc.result import CountingSink, HealthSink, PacketSink, Result, Sink
 
 
 class Outlets:
@@ -56,6 +57,14 @@ class Outlets:
     def where(self) -> tuple[str, ...]:
         """Where to look for the results."""
         return tuple(sink.where for sink in list(self._sinks) if sink.where)
+
+    def statuses(self) -> tuple[SinkStatus, ...]:
+        """What those count that do."""
+        return tuple(
+            SinkStatus(kind=type(sink).__name__, where=sink.where, counts=sink.counts())
+            for sink in list(self._sinks)
+            if isinstance(sink, CountingSink)
+        )
 
     def add(self, sink: Sink) -> None:
         """Give one more sink what comes from now on."""

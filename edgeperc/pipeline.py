@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from edgeperc.clock import Clock
-from edgeperc.control import Steering, WorkerStatus
+from edgeperc.control import SinkStatus, Steering, WorkerStatus
 from edgeperc.errors import DataError, EdgepercError
 from edgeperc.intake import Inbox, Intake, PairIntake, SingleIntake
 from edgeperc.meter import Meter
@@ -120,6 +120,9 @@ class Running(Protocol):
     def workers(self) -> tuple[WorkerStatus, ...]:
         """Each process that does the work."""
 
+    def sinks(self) -> tuple[SinkStatus, ...]:
+        """What the ways out count, those that do."""
+
     def stuck(self) -> str:
         """Who makes no progress though it should, in a sentence; "" if nobody."""
 
@@ -183,6 +186,7 @@ class Run:
         }
         self._hang_s = hang_s
         self._since_s: dict[str, float | None] = {}
+        self._begun: dict[str, int] = {}
         self._errors: dict[str, str] = {}
         self._bug: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -237,10 +241,18 @@ class Run:
         """None: all is one process."""
         return ()
 
+    def sinks(self) -> tuple[SinkStatus, ...]:
+        """See Running."""
+        return self._outlets.statuses()
+
     def busy_s(self, name: str) -> float:
         """How long a pipeline has been at the packet in hand; 0 between two packets."""
         since_s = self._since_s.get(name)
         return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def at_packet(self, name: str) -> int:
+        """Number of the packet that a pipeline is at, from 1; 0 between two packets."""
+        return self._begun.get(name, 0) if self._since_s.get(name) else 0
 
     def stuck(self) -> str:
         """See Running."""
@@ -372,6 +384,7 @@ class Run:
         if self._viewer and isinstance(packet, Pair):
             self._viewer.see(packet)
         started_ns = time.perf_counter_ns()
+        self._begun[pipeline.name] = self._begun.get(pipeline.name, 0) + 1
         self._since_s[pipeline.name] = time.monotonic()
         try:
             result = pipeline.model(packet)

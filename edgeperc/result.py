@@ -170,6 +170,14 @@ class HealthSink(Sink, Protocol):
         """
 
 
+@runtime_checkable
+class CountingSink(Sink, Protocol):
+    """A sink that counts what it does, for those who watch the daemon."""
+
+    def counts(self) -> Mapping[str, int]:
+        """`clients` is how many there are now; the others only grow: `dropped`, `refused_...`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
     """A sensor as clients see it."""

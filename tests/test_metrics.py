@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgeperc import plugin
 from edgeperc.assemble import assemble
-from edgeperc.control import DaemonStatus, RecordingStatus, WorkerStatus
+from edgeperc.client import connect
+from edgeperc.control import DaemonStatus, RecordingStatus, SinkStatus, WorkerStatus
 from edgeperc.errors import ConfigError
 from edgeperc.meter import Meter
 from edgeperc.pairs import PairCounters
@@ -75,6 +76,13 @@ class Daemon:
             ),
             recording=RecordingStatus(
                 name="r", path="r.mcap", running=True, bytes=1000, messages=10, dropped=1
+            ),
+            sinks=(
+                SinkStatus(
+                    kind="Grpc",
+                    where="edgeperc watch 127.0.0.1:1",
+                    counts={"clients": 2, "dropped": 30, "refused_unauthenticated": 4},
+                ),
             ),
             errors=("sensor 'wide' lost",),
         )
@@ -136,6 +144,10 @@ def test_all_that_the_daemon_says_is_there(sink: Metrics) -> None:
     assert value(found, "edgeperc_worker_restarts_total", **worker) == 2
     assert value(found, "edgeperc_worker_resident_memory_bytes", **worker) == 1 << 20
     assert value(found, "edgeperc_worker_silence_seconds", **worker) == 0.25
+    grpc = {"sink": "grpc", "where": "edgeperc watch 127.0.0.1:1"}
+    assert value(found, "edgeperc_sink_clients", **grpc) == 2
+    assert value(found, "edgeperc_sink_total", what="dropped", **grpc) == 30
+    assert value(found, "edgeperc_sink_total", what="refused_unauthenticated", **grpc) == 4
     assert value(found, "edgeperc_recording_running") == 1
     assert value(found, "edgeperc_recording_bytes_total") == 1000
     assert value(found, "edgeperc_recording_dropped_total") == 1
@@ -195,7 +207,9 @@ def test_after_the_end_nobody_is_answered(sink: Metrics) -> None:
 def test_an_app_with_this_sink_is_scraped_while_it_runs(tmp_path: Path) -> None:
     file = tmp_path / "app.toml"
     pipeline = 'name = "events"\ninput = "dvs"\nmodel = "sltnet-twin"\n'
-    sink = '[[sinks]]\nkind = "metrics"\nlisten = "127.0.0.1:0"\n'
+    sink = "".join(
+        f'[[sinks]]\nkind = "{kind}"\nlisten = "127.0.0.1:0"\n' for kind in ("metrics", "grpc")
+    )
     file.write_text(f'rig = "twin"\n[[pipelines]]\n{pipeline}{sink}')
     assert "metrics" in plugin.SINKS
     run = assemble(Plan.load(str(file)))
@@ -209,6 +223,13 @@ def test_an_app_with_this_sink_is_scraped_while_it_runs(tmp_path: Path) -> None:
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
         assert value(found, "edgeperc_sensor_packets_total", sensor="dvs") > 0
+        (watch,) = (each for each in run.where if "watch" in each)
+        grpc = {"sink": "grpc", "where": watch}
+        assert value(found, "edgeperc_sink_clients", **grpc) == 0
+        with connect(watch.split()[-1]) as client:
+            results = client.subscribe()
+            assert value(scrape(where), "edgeperc_sink_clients", **grpc) == 1
+            results.close()
     finally:
         run.stop()
     assert not [t for t in threading.enumerate() if "metrics" in t.name]

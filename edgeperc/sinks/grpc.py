@@ -153,6 +153,11 @@ class Grpc:
         for name, is_well in well.items():
             self._health.report(name, is_well)
 
+    def counts(self) -> Mapping[str, int]:
+        """Subscribers, results that they lost, and calls that were refused, by why."""
+        refused = {f"refused_{why}": count for why, count in self._guard.refused.items()}
+        return {**self._perception.counts(), **refused}
+
     def close(self) -> None:
         """Send what waits, end all streams within a second and release the port."""
         self._health.enter_graceful_shutdown()

@@ -27,7 +27,15 @@ from prometheus_client.core import (
 from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
-from edgeperc.control import Daemon, DaemonStatus, RecordingStatus, State, WorkerState, WorkerStatus
+from edgeperc.control import (
+    Daemon,
+    DaemonStatus,
+    RecordingStatus,
+    SinkStatus,
+    State,
+    WorkerState,
+    WorkerStatus,
+)
 from edgeperc.engines import building
 from edgeperc.errors import ConfigError
 from edgeperc.machine import HERE
@@ -114,6 +122,7 @@ class _Collector(Collector):
         yield from _pipelines(status)
         yield from _sensors(status.sensors)
         yield from _workers(status.workers)
+        yield from _sinks(status.sinks)
         yield from _recording(status.recording)
         yield from _machine()
 
@@ -195,6 +204,22 @@ def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
     yield _gauge("edgeperc_worker_resident_memory_bytes", "Its memory", rss, label)
     beats = {(each.name,): each.beat_s for each in all_of}
     yield _gauge("edgeperc_worker_silence_seconds", "Since it made progress", beats, label)
+
+
+def _sinks(sinks: Iterable[SinkStatus]) -> Iterator[Metric]:
+    label = ("sink", "where")
+    clients: dict[Any, int] = {}
+    grown: dict[Any, int] = {}
+    for each in sinks:
+        for name, count in each.counts.items():
+            named = (each.kind.lower(), each.where)
+            if name == "clients":
+                clients[named] = count
+            else:
+                grown[(each.kind.lower(), each.where, name)] = count
+    yield _gauge("edgeperc_sink_clients", "Who is served now", clients, label)
+    text = "What a sink counts: dropped results, refused calls"
+    yield _counter("edgeperc_sink", text, grown, (*label, "what"))
 
 
 def _recording(recording: RecordingStatus | None) -> Iterator[Metric]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from edgeperc import places
 from edgeperc.clock import ReplayClock, host_clock
-from edgeperc.control import WorkerStatus
+from edgeperc.control import SinkStatus, WorkerStatus
 from edgeperc.errors import EdgepercError
 from edgeperc.meter import Meter
 from edgeperc.outlets import Outlets
@@ -185,6 +185,10 @@ class SupervisedRun:
         workers = (*self._sensors.values(), *self._pipelines.values())
         search = (self._search.worker(),) if self._search else ()
         return (*(worker.status() for worker in workers), *search)
+
+    def sinks(self) -> tuple[SinkStatus, ...]:
+        """What the ways out count, those that do."""
+        return self._outlets.statuses()
 
     def stuck(self) -> str:
         """Who makes no progress though it should; those that are started anew are at it."""
