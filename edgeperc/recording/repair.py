@@ -5,12 +5,11 @@ repair(Path("drive.mcap"))     # in place; what is whole is kept, its index is w
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcap.data_stream import ReadDataStream, RecordBuilder
+from mcap.data_stream import RecordBuilder
 from mcap.opcode import Opcode
 from mcap.records import AttachmentIndex, ChunkIndex, MessageIndex, MetadataIndex
 
@@ -95,8 +94,7 @@ class _Survey:
             self._chunk(record)
         elif record.opcode == Opcode.MESSAGE_INDEX and self.index.chunks:
             chunk, _ = self.index.chunks[-1]
-            index = MessageIndex.read(ReadDataStream(io.BytesIO(record.body)))
-            chunk.message_index_offsets[index.channel_id] = record.at
+            chunk.message_index_offsets[int.from_bytes(record.body[:2], "little")] = record.at
             chunk.message_index_length = record.end - chunk.chunk_start_offset - chunk.chunk_length
         elif record.opcode == Opcode.METADATA:
             name = _first_text(record.body)
