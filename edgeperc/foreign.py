@@ -8,6 +8,7 @@ unless the operator's own file, the one that runs, names the very same.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgeperc.config import parse_toml
@@ -58,8 +59,6 @@ def _table_of(plan: Plan) -> dict[str, Any]:
 
 def _is_plain(name: str) -> bool:
     """Whether a name can only be looked up on the shelves."""
-    return (
-        not any(mark in name for mark in (":", "/", "\\"))
-        and not name.endswith((".toml", ".py"))
-        and name not in ("", ".", "..")
-    )
+    is_path = any(mark in name for mark in ":/\\") or name.endswith((".toml", ".py"))
+    is_folder_here = (Path(name) / "model.toml").is_file()  # which would come before the shelves
+    return name not in ("", ".", "..") and not is_path and not is_folder_here

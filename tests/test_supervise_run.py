@@ -7,124 +7,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.packet import Events, Frame, Packet
+from edgeperc.packet import Events, Frame
 from edgeperc.plan import Plan
-from edgeperc.result import Result
 from edgeperc.supervise import worker as module
 from edgeperc.supervise.daemon import supervise
 from edgeperc.supervise.run import SupervisedRun
 
-SENSOR = '''
-"""Frames and events at 50 Hz, and trouble where a file says so."""
-import os, time
-from pathlib import Path
-import numpy as np
-from edgeperc import DeviceError, Events, Frame, Stamp
-
-class Ticker:
-    def __init__(self, *, name: str, trouble: str = "", count: int = 1_000_000) -> None:
-        self.name, self.trouble, self.count = name, Path(trouble), count
-        self.closed = False
-
-    def packets(self):
-        began_ns = time.monotonic_ns()
-        for seq in range(self.count):
-            time.sleep(0.02)
-            if self.closed:
-                return
-            if self.trouble.is_file():
-                if (what := self.trouble.read_text()) == "lost":
-                    raise DeviceError("unplugged")
-                if what == "exit":
-                    os._exit(7)
-            end_us = time.monotonic_ns() // 1000
-            t = np.arange(end_us - 20_000, end_us, 10, dtype=np.int64)
-            span = {"start_ns": int(t[0]) * 1000, "end_ns": end_us * 1000}
-            stamp = Stamp(source=self.name, seq=seq, **span)
-            x = (t % 346).astype(np.uint16)
-            y = (t % 260).astype(np.uint16)
-            yield Events(stamp=stamp, t=t, x=x, y=y, p=t % 2 == 0, width_px=346, height_px=260)
-            yield Frame(stamp=stamp, image=np.full((260, 346), seq % 256, np.uint8))
-
-    def close(self):
-        self.closed = True
-'''
-PIPELINE = '[[pipelines]]\nname = "{name}"\ninput = "{input}"\nmodel = "sltnet-twin"\nthreads = 1\n'
-
-
-class Kept:
-    """A sink that counts what it gets, by source."""
-
-    where = ""
-
-    def __init__(self) -> None:
-        self.results: dict[str, int] = {}
-        self.well: dict[str, bool] = {}
-        self.closed = 0
-
-    def write(self, result: Result) -> None:
-        self.results[result.stamp.source] = self.results.get(result.stamp.source, 0) + 1
-
-    def report(self, well: dict[str, bool]) -> None:
-        self.well = dict(well)
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Seeing(Kept):
-    """One that also wants packets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.packets: list[Packet] = []
-
-    def take(self, packet: Packet) -> None:
-        self.packets.append(packet)
-
-
-def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-
-
-def exists(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def write_app(folder: Path, *, more: str = "", left: str = "", right: str = "") -> Path:
-    """Two sensors, each with a pipeline of its own."""
-    (folder / "ticker.py").write_text(SENSOR)
-    (folder / "rig.toml").write_text(
-        f'[sensors.left]\ndriver = "./ticker.py:Ticker"\ntrouble = "{folder}/left"\n{left}\n'
-        f'[sensors.right]\ndriver = "./ticker.py:Ticker"\ntrouble = "{folder}/right"\n{right}\n'
-    )
-    path = folder / "app.toml"
-    path.write_text(
-        'rig = "rig.toml"\n'
-        + PIPELINE.format(name="a", input="left")
-        + PIPELINE.format(name="b", input="right")
-        + more
-    )
-    return path
+from .ticking import Kept, Seeing, eventually, exists, write_app
 
 
 class Started:
     """A run at work with a sink."""
 
-    def __init__(self, folder: Path, **how: str) -> None:
+    def __init__(self, folder: Path, **how: Any) -> None:
         self.folder = folder
         self.run = SupervisedRun(Plan.load(str(write_app(folder, **how))))
         self.sink = Kept()
@@ -147,7 +49,7 @@ class Started:
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    each = Started(tmp_path_factory.mktemp("app"), more="[supervise]\nhang_s = 1.5\n")
+    each = Started(tmp_path_factory.mktemp("app"), hang_s=4)
     each.goes_on("left", "right")
     yield each
     pids = [worker.pid for worker in each.run.workers()]
@@ -272,7 +174,7 @@ def test_who_dies_again_and_again_has_failed_and_is_tried_now_and_then(
 
 @pytest.mark.slow
 def test_who_takes_too_much_memory_is_started_anew(tmp_path: Path) -> None:
-    each = Started(tmp_path, more="[supervise]\nmax_rss_mib = 3\n")
+    each = Started(tmp_path, supervise="max_rss_mib = 3")
     try:
         eventually(lambda: any("max_rss_mib" in worker.error for worker in each.run.workers()))
     finally:
@@ -284,7 +186,7 @@ def test_it_ends_when_all_its_sensors_end(tmp_path: Path) -> None:
     try:
         assert each.run.wait(60)
         assert [sensor.state for sensor in each.run.sensors()] == ["ended", "ended"]
-        assert each.count("left") > 2
+        assert each.count("left") >= 1
         assert each.run.errors == ()
     finally:
         each.run.stop()

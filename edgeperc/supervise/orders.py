@@ -54,14 +54,14 @@ class Ready:
 class Report:
     """How a worker is. progress: grows with what it gets done.
 
-    busy_s: how long it has been at one packet. silent: sensors that a pipeline waits for in vain.
-    lost: packets that it was too slow to read. picture_px: of a pipeline that can be prompted.
+    at: number of the packet that it is at; 0 is none. silent: sensors that a pipeline waits for in
+    vain. lost: packets that it was too slow to read. picture_px: of one that can be prompted.
     """
 
     sensor: SensorStatus | None = None
     pipeline: PipelineStatus | None = None
     progress: int = 0
-    busy_s: float = 0.0
+    at: int = 0
     silent: frozenset[str] = field(default_factory=frozenset)
     lost: int = 0
     picture_px: tuple[int, int] = (0, 0)

@@ -85,7 +85,7 @@ class PipelineWorker:
         return Report(
             pipeline=status,
             progress=meter.results + meter.failed,
-            busy_s=self._run.busy_s(pipeline.name),
+            at=self._run.at_packet(pipeline.name),
             silent=self._run.silent(),
             lost=sum(source.lost for source in self._sources.values()),
             picture_px=self._tracker.picture_px if self._tracker else (0, 0),

@@ -40,6 +40,7 @@ MIN_BACKOFF_S, MAX_BACKOFF_S, FAILED_S = 0.5, 30.0, 60.0
 
 _POLL_S = 0.1
 _RSS_EVERY_S = 1.0
+_HICCUP_S = 1.0  # a longer pause between two looks or reports is the machine's, not the worker's
 
 Kind = Literal["sensor", "pipeline"]
 
@@ -203,7 +204,7 @@ class Worker:
         self._start()
         while True:
             assert self._inlet
-            self._attended_s = time.monotonic()
+            self._look_at_the_time()
             try:
                 messages = self._inlet.link.receive(_POLL_S)
             except EOFError:
@@ -238,6 +239,7 @@ class Worker:
             self._inlet, self._is_ready = Inlet(link), False
         self._state = "starting"
         self._heard_s = self._begun_s = self._progress_s = self._rss_s = time.monotonic()
+        self._reported_s, self._busy_s = self._begun_s, 0.0
         self.report = Report()
         self.send("order", self.order)
 
@@ -245,7 +247,12 @@ class Worker:
         if kind == "report":
             if content.progress != self.report.progress:
                 self._progress_s = time.monotonic()
+            if content.at and content.at == self.report.at:
+                self._busy_s += min(_HICCUP_S, time.monotonic() - self._reported_s)
+            else:
+                self._busy_s = 0.0
             self.report = content
+            self._reported_s = time.monotonic()
         elif kind == "ready":
             self.made = content
             self._owner.ready(self)
@@ -269,6 +276,13 @@ class Worker:
         self._progress_s = time.monotonic()
         self._owner.gone(self)
 
+    def _look_at_the_time(self) -> None:
+        """Leave out of all limits what this process itself was stopped for, or the machine was."""
+        before_s, self._attended_s = self._attended_s, time.monotonic()
+        if before_s and (missed_s := self._attended_s - before_s - _HICCUP_S) > 0:
+            self._heard_s += missed_s
+            self._begun_s += missed_s
+
     def _trouble(self) -> str:
         """Why the process has to go, if it has to."""
         limits, now_s = self.limits, time.monotonic()
@@ -279,8 +293,8 @@ class Worker:
         if silent_s > limits.hang_s:
             return f"hung: it said nothing for {silent_s:.1f} s (hang_s)"
         patience_s = limits.hang_s if self.report.progress else limits.start_s
-        if self.report.busy_s + silent_s > patience_s:
-            return f"hung: it was at one packet for {self.report.busy_s:.1f} s (hang_s)"
+        if self._busy_s > patience_s:
+            return f"hung: it was at one packet for {self._busy_s:.1f} s (hang_s)"
         if now_s - self._rss_s > _RSS_EVERY_S and self._process:
             self._rss_s = now_s
             self._rss_bytes = own_memory(self._process.pid)
