@@ -3,8 +3,8 @@
     with Link("tcp/127.0.0.1:7447") as link:
         link.session.put("edgeperc/v1/default/robot-7/status", data)
 
-A process that has subscribed and ends without closing its session hangs for ever: a Link is closed
-by `with`, and once more when the interpreter ends.
+A process that has subscribed and ends without closing its session can hang for ever: a Link is
+closed by `with`, and once more when the interpreter ends.
 """
 
 from __future__ import annotations

@@ -53,14 +53,14 @@ class Watcher:
         self._devices: dict[str, Device] = {}
         everyone = keys.device(keys.check("fleet", fleet), "*")
         session = link.session
+        presence = _in_its_thread(self._presence)
         self._held: list[Any] = [
-            session.liveliness().declare_subscriber(
-                f"{everyone}/alive", self._presence, history=True
-            ),
-            session.declare_subscriber(f"{everyone}/status", self._status),
+            session.liveliness().declare_subscriber(f"{everyone}/alive", presence, history=True),
+            session.declare_subscriber(f"{everyone}/status", _in_its_thread(self._status)),
         ]
         if results:
-            self._held.append(session.declare_subscriber(f"{everyone}/results/**", self._result))
+            heard = _in_its_thread(self._result)
+            self._held.append(session.declare_subscriber(f"{everyone}/results/**", heard))
 
     def devices(self) -> tuple[Device, ...]:
         """All that were ever here, by name."""
@@ -121,6 +121,15 @@ class Watcher:
             name, known = self._known(sample)
             if name in self._devices or len(self._devices) < MANY:
                 self._devices[name] = replace(known, **values)
+
+
+def _in_its_thread(call: Any) -> Any:
+    """A handler that Zenoh calls in a thread of its own. By default it begins one of Python's for
+    each, which is waited for at the interpreter's end, before anything can close the session.
+    """
+    import zenoh
+
+    return zenoh.handlers.Callback(call, indirect=False)
 
 
 def fleet_table(devices: tuple[Device, ...], now_s: float) -> Table:
