@@ -226,6 +226,28 @@ def test_events_after_a_lost_message_wait_for_time_and_row(bags: Any, tmp_path: 
     assert columns(read(path))[0].size == 3
 
 
+def test_event_packets_in_mono_count_from_their_time_base(bags: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mono"
+    wall_us = 1_700_000_000_000_000
+    with bags(path) as bag:
+        for seq in range(3):
+            packet = bag.message(
+                "event_camera_msgs/msg/EventPacket",
+                header=bag.header(wall_us + 1000 * seq),
+                height=48,
+                width=64,
+                seq=seq,
+                time_base=(wall_us + 1000 * seq) * 1000,
+                encoding="mono",
+                is_bigendian=False,
+                events=np.array([1 << 63 | 47 << 48 | 63 << 32, 7000], "<u8").view(np.uint8),
+            )
+            bag.write("/events", wall_us + 1000 * seq, packet)
+    t, x, y, p = columns(read(path))
+    assert (t - wall_us).tolist() == [0, 7, 1000, 1007, 2000, 2007]
+    assert (x[0], y[0], p[0], p[1]) == (63, 47, True, False)
+
+
 def test_pictures_beside_event_packets_come_to_the_sensors_clock(
     bags: Any, scene: Any, tmp_path: Path
 ) -> None:

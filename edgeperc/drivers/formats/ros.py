@@ -1,6 +1,6 @@
 """ROS 1 and ROS 2 bags, by the library rosbags: event packets and pictures of one camera.
 
-Events: event_camera_msgs/EventPacket with encoding evt3, dvs_msgs/EventArray. Pictures:
+Events: event_camera_msgs/EventPacket with encoding evt3 or mono, dvs_msgs/EventArray. Pictures:
 sensor_msgs/Image and CompressedImage.
 """
 
@@ -48,8 +48,8 @@ def read(path: Path, options: Options) -> Iterator[Packet]:
     with ExitStack() as stack:
         bag = _open(path, stack)
         chosen = _choose(bag.topics, options.topics)
-        is_evt3 = any(bag.topics[topic] == EVENT_PACKET for topic in chosen)
-        packets = EventPackets(options) if is_evt3 else None
+        has_packets = any(bag.topics[topic] == EVENT_PACKET for topic in chosen)
+        packets = EventPackets(options) if has_packets else None
         is_cdr = not _is_ros1(path)
         for message in bag.messages(chosen):
             cursor = Cursor(message.data, cdr=is_cdr)

@@ -7,13 +7,18 @@ a Python object for every event of a dvs_msgs/EventArray.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeperc.drivers.formats import Options
-from edgeperc.drivers.formats.packets import events, frame
+from edgeperc.drivers.formats.packets import Columns, events, frame
 from edgeperc.errors import DataError
 from edgeperc.packet import Events, Frame
+from edgeperc.ros import mono
+
+if TYPE_CHECKING:
+    from edgeperc.drivers.formats.evt3 import Evt3
 
 _CHANNELS = {
     "mono8": [0],
@@ -75,10 +80,8 @@ class EventPackets:
     """Decodes event_camera_msgs/EventPacket messages of one topic, in order."""
 
     def __init__(self, options: Options) -> None:
-        from edgeperc.drivers.formats.evt3 import Evt3  # takes a second to load
-
         self._options = options
-        self._evt3 = Evt3()
+        self._evt3: Evt3 | None = None
         self._next_seq: int | None = None
         self._sensor_minus_ros_ns: int | None = None
 
@@ -86,25 +89,38 @@ class EventPackets:
         """The events of the next message, on the sensor's clock.
 
         Where `seq` shows that messages are missing, events are left out until the stream says
-        time and row again. Raises DataError for another encoding than evt3.
+        time and row again. Raises DataError for another encoding than evt3 and mono; the times of
+        mono count from the message's `time_base`.
         """
         stamp_ns = message.header()
         height_px, width_px = message.numbers("II")
-        seq, _time_base = message.numbers("QQ")
+        seq, time_base_ns = message.numbers("QQ")
         encoding = message.text()
-        if encoding != "evt3":
-            raise DataError(f"event packets of encoding '{encoding}' are not read, only evt3")
         (big_endian,) = message.numbers("B")
         data = message.data()
-        if self._next_seq not in (None, seq):
-            self._evt3.lost()
-        self._next_seq = seq + 1
-        words = np.frombuffer(data[: len(data) & ~1], ">u2" if big_endian else "<u2")
-        columns = self._evt3.decode(words.astype(np.uint16, copy=False))
+        if encoding == "mono" and not big_endian:
+            columns = mono.decode(np.frombuffer(data, np.uint8), time_us=time_base_ns // 1000)
+        elif encoding == "evt3":
+            columns = self._decode_evt3(seq, data, big_endian=bool(big_endian))
+        else:
+            raise DataError(
+                f"event packets of encoding '{encoding}' are not read, only evt3 and mono"
+            )
         if self._sensor_minus_ros_ns is None and columns.t.size:
             self._sensor_minus_ros_ns = int(columns.t[0]) * 1000 - stamp_ns
         size_px = self._options.sensor_px((width_px, height_px), usual=(width_px, height_px))
         return events(*columns, size_px)
+
+    def _decode_evt3(self, seq: int, data: memoryview, *, big_endian: bool) -> Columns:
+        if self._evt3 is None:
+            from edgeperc.drivers.formats.evt3 import Evt3  # takes a second to load
+
+            self._evt3 = Evt3()
+        if self._next_seq not in (None, seq):
+            self._evt3.lost()
+        self._next_seq = seq + 1
+        words = np.frombuffer(data[: len(data) & ~1], ">u2" if big_endian else "<u2")
+        return self._evt3.decode(words.astype(np.uint16, copy=False))
 
     def on_sensor_clock(self, picture: Frame) -> Frame | None:
         """A picture in ROS time moved to the sensor's clock; None as long as that is unknown.
