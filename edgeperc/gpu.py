@@ -47,7 +47,8 @@ def versions_of(provider: str, options: Mapping[str, str]) -> Versions | None:
         return Versions(f"onnxruntime {ort.__version__}", f"{device}, {_processor()}")
     if provider != "TensorrtExecutionProvider":
         return None
-    found, version = gpu(int(options.get("device_id", "0"))), tensorrt_version()
+    number, version = options.get("device_id", "0"), tensorrt_version()
+    found = gpu(int(number)) if number.isdecimal() else None
     if found is None or not version:
         return None
     return Versions(f"onnxruntime {ort.__version__}, TensorRT {version}", str(found))
