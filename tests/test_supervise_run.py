@@ -104,6 +104,15 @@ def test_who_dies_or_hangs_is_started_anew_and_nobody_else_is(
     assert not exists(before[victim])
 
 
+def test_who_waits_to_be_sent_off_does_not_hang(tmp_path: Path) -> None:
+    run = SupervisedRun(Plan.load(str(write_app(tmp_path, hang_s=1))))
+    try:
+        time.sleep(2.5)
+        assert [worker.restarts for worker in run.workers()] == [0] * 4
+    finally:
+        run.stop()
+
+
 def test_a_device_that_is_lost_is_waited_for_in_its_process(started: Started) -> None:
     pid, trouble = started.pid("sensors/left"), started.folder / "left"
     trouble.write_text("lost")

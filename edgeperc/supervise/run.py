@@ -142,6 +142,8 @@ class SupervisedRun:
                 with self._lock:
                     self._untap(worker.order.name)
         for worker in after:
+            worker.limits = plan.app.supervise
+        for worker in change.fresh:
             worker.go()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -299,7 +301,7 @@ class SupervisedRun:
         for name in _read(plan):
             order = sensor_order(plan, name)
             there = self._sensors.get(name)
-            if there is None or there.order != order or there.limits != limits:
+            if there is None or there.order != order:
                 there = Worker(f"sensors/{name}", "sensor", order, self, limits=limits)
                 change.fresh.append(there)
             change.sensors[name] = there
@@ -481,7 +483,7 @@ def _pipeline_key(plan: Plan, name: str) -> Any:
     table, _ = plan.pipeline(name)
     model = places.find_model(table.model)
     sensors = [sensor_order(plan, each) for each in _inputs(plan, name)]
-    return table, model.card, model.folder.resolve(), sensors, plan.app.supervise
+    return table, model.card, model.folder.resolve(), sensors
 
 
 def _search_key(plan: Plan) -> Any:

@@ -273,7 +273,7 @@ class Worker:
     def _send_off(self) -> None:
         self.send("go", self._owner.going(self))
         self._state, self.error = "running", ""
-        self._progress_s = time.monotonic()
+        self._progress_s = self._heard_s = time.monotonic()
         self._owner.gone(self)
 
     def _look_at_the_time(self) -> None:
@@ -290,6 +290,8 @@ class Worker:
         if not self._is_ready:
             too_long = now_s - self._begun_s > limits.start_s
             return f"was not ready within {limits.start_s:g} s (start_s)" if too_long else ""
+        if not self._is_wanted:  # it waits to be sent off, and has nothing to say
+            return ""
         if silent_s > limits.hang_s:
             return f"hung: it said nothing for {silent_s:.1f} s (hang_s)"
         patience_s = limits.hang_s if self.report.progress else limits.start_s
