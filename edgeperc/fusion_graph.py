@@ -11,6 +11,7 @@ them; elsewhere the file is taken as it is, in which each scan is a function of 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from edgeperc.providers import Providers, chosen
 from edgeperc.selective_scan import selective_scan
 
 Floats = NDArray[np.float32]
+LARGE_BYTES = 1 << 28
+"""From here on a network goes to onnxruntime by way of temporary files, and without arenas."""
 
 
 class Graph(Protocol):
@@ -56,27 +59,39 @@ class CutGraph:
     precision = "fp32"
 
     def __init__(self, path: Path, *, threads: int = 2, profile: Path | None = None) -> None:
-        with blame(str(path)):
-            parts = cut(read(_bytes(path)))
-        self._inputs, self._output = parts.inputs, parts.outputs[0]
         self._sessions: list[ort.InferenceSession | None] = []
         self.pieces: list[Piece] = []
         self._kernels: dict[str, Callable[[dict[str, Floats]], Floats]] = {}
-        for piece in parts.pieces:
-            self._sessions.append(_session(path, piece, threads, profile))
-            self._kernels |= {scan.output: _kernel(scan, threads) for scan in piece.scans}
-            self.pieces.append(replace(piece, model=b""))  # the session has its own copy
+        with _Models(path) as models:
+            with blame(str(path)):
+                parts = cut(read(_bytes(path)))
+            for piece in parts.pieces:
+                models.keep(piece)
+                self._kernels |= {scan.output: _kernel(scan, threads) for scan in piece.scans}
+                self.pieces.append(replace(piece, model=b""))  # the session has its own copy
+                del piece
+            self._inputs, self._output = parts.inputs, parts.outputs[0]
+            del parts  # and with it all weights, before onnxruntime takes them
+            for number, piece in enumerate(self.pieces):
+                model = models.take(number) if piece.outputs else None
+                self._sessions.append(model and _session(path, model, threads, profile))
+        self._last = _last_uses(self.pieces, self._output)
 
     def __call__(self, *inputs: Floats) -> Floats:
         """inputs: float32, of the shapes that the file says. Raises ModelError if they are not."""
         if not self._sessions:
             raise ModelError("the network is closed")
         at = dict(zip(self._inputs, inputs, strict=True))
-        for piece, session in zip(self.pieces, self._sessions, strict=True):
+        steps = zip(self.pieces, self._sessions, self._last, strict=True)
+        for piece, session, (unread, unscanned) in steps:
             if session is not None:
                 at |= _run(session, piece, at)
+            for name in unread:
+                del at[name]
             for scan in piece.scans:
                 at[scan.output] = self._kernels[scan.output](at)
+            for name in unscanned:
+                del at[name]
         return at[self._output]
 
     def operator_times(self) -> dict[str, float]:
@@ -134,15 +149,68 @@ def _bytes(path: Path) -> bytes:
         raise ModelError(f"{path}: {error.strerror}") from None
 
 
+class _Models:
+    """The models of all pieces until sessions take them: of a large network in files, since
+    onnxruntime holds a model some times over while it loads it, and all others would be in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._large = path.exists() and path.stat().st_size >= LARGE_BYTES
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._models: list[bytes | str] = []
+
+    def __enter__(self) -> _Models:
+        if self._large:
+            self._folder = tempfile.TemporaryDirectory(prefix="edgeperc-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder:
+            self._folder.cleanup()
+
+    def keep(self, piece: Piece) -> None:
+        if self._folder is None:
+            self._models.append(piece.model)
+            return
+        path = Path(self._folder.name) / f"{len(self._models)}.onnx"
+        path.write_bytes(piece.model)
+        self._models.append(str(path))
+
+    def take(self, number: int) -> bytes | str:
+        """Once: it is forgotten here."""
+        model, self._models[number] = self._models[number], b""
+        return model
+
+
+def _last_uses(pieces: list[Piece], output: str) -> list[tuple[list[str], list[str]]]:
+    """Tensors that nobody wants any more, after each piece and after the scans behind it."""
+    found: list[tuple[list[str], list[str]]] = []
+    later = {output}
+    for piece in reversed(pieces):
+        scanned = {
+            name
+            for scan in piece.scans
+            for k, name in enumerate(scan.inputs)
+            if k not in scan.tables
+        }
+        made = {scan.output for scan in piece.scans}
+        unscanned = sorted((scanned | made) - later)
+        later |= scanned
+        unread = sorted((set(piece.inputs) | set(piece.outputs)) - later)
+        later |= set(piece.inputs)
+        found.append((unread, unscanned))
+    return found[::-1]
+
+
 def _session(
-    path: Path, piece: Piece, threads: int, profile: Path | None
-) -> ort.InferenceSession | None:
-    """A session for a piece; None if it has nothing to do."""
-    if not piece.outputs:
-        return None
+    path: Path, model: bytes | str, threads: int, profile: Path | None
+) -> ort.InferenceSession:
+    """A session for a piece, given as its bytes or its file."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # An arena for each of the pieces would keep what only one of them needs at a time.
+    options.enable_cpu_mem_arena = path.stat().st_size < LARGE_BYTES
     options.log_severity_level = 4  # what matters comes as an exception
     if profile:
         options.enable_profiling = True
@@ -150,7 +218,7 @@ def _session(
     # Spinning workers would take the cores from the scans, and from the sensor threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(piece.model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exception types share no base class
         raise ModelError(f"{path}: onnxruntime cannot load it: {error}") from error
 

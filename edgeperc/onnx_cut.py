@@ -216,13 +216,10 @@ class _Cutter:
         self._constants_of(wanted, helpers, set())
         graph.node.extend([*helpers, *body])
         wanted |= {name for node in helpers for name in node.input}
-        graph.initializer.extend(
-            self._weights[name] for name in sorted(wanted & set(self._weights))
-        )
         graph.input.extend(self._value(name) for name in inputs)
         graph.output.extend(self._value(name) for name in outputs)
-        content: bytes = model.SerializeToString()
-        return content
+        weights = (self._weights[name] for name in sorted(wanted & set(self._weights)))
+        return b"".join([model.SerializeToString(), *(p for w in weights for p in _appended(w))])
 
     def _constants_of(self, names: set[str], found: list[Any], seen: set[str]) -> None:
         """Append the nodes that make these of constants, in order."""
@@ -249,6 +246,26 @@ class _Cutter:
             value.name = name
             value.type.tensor_type.elem_type = _FLOAT
         return value
+
+
+def _appended(weight: Any) -> list[bytes]:
+    """What adds an initializer to the graph when it stands behind a serialised model.
+
+    The format joins the parts of a message that comes twice; so weights need not be copied into
+    one, which takes twice their size in memory.
+    """
+    content: bytes = weight.SerializeToString()
+    tensor = [b"\x2a", _varint(len(content)), content]  # field 5 of the graph
+    return [b"\x3a", _varint(sum(map(len, tensor))), *tensor]  # field 7 of the model
+
+
+def _varint(value: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the low ones first."""
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
 
 
 def _field_free(model: Any) -> bytes:

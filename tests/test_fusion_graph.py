@@ -1,6 +1,7 @@
 """One ONNX file, two ways to run it, one meaning; and what is wrong with a file."""
 
 import dataclasses
+import tempfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from edgeperc import onnx_cut  # noqa: E402
+from edgeperc import fusion_graph, onnx_cut  # noqa: E402
 from edgeperc.errors import ModelError  # noqa: E402
 from edgeperc.fusion_graph import CutGraph, WholeGraph, open_graph  # noqa: E402
 from edgeperc.offline.export_fusion import agree, export_onnx, save_plain  # noqa: E402
@@ -174,3 +175,24 @@ def test_roofline_counts_what_scans_do(exported):
     channel = next(layer for layer in layers if layer.op.startswith("SelectiveScan"))
     # 64 cells there and back, 16 channels long, two states and a skip.
     assert channel.macs == 64 * 2 * 16 * (2 * 2 + 1)
+
+
+def test_a_large_network_goes_by_way_of_files_that_are_gone_then(exported, tmp_path, monkeypatch):
+    _, path = exported
+    usual = CutGraph(path, threads=1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(fusion_graph, "LARGE_BYTES", 1)
+    large = CutGraph(path, threads=1)
+    assert not list(tmp_path.iterdir())
+    for seed in (0, 1):
+        assert np.array_equal(large(*noise(seed)), usual(*noise(seed)))
+
+
+def test_weights_behind_a_model_are_in_its_graph(exported):
+    """onnx's own parser reads the pieces as we mean them."""
+    _, path = exported
+    pieces = list(onnx_cut.cut(onnx_cut.read(path.read_bytes())).pieces)
+    weights = {each.name: each for each in onnx.load(path).graph.initializer}
+    found = [w for p in pieces for w in onnx.load_from_string(p.model).graph.initializer]
+    assert len(found) > 10
+    assert all(each.raw_data == weights[each.name].raw_data for each in found)
