@@ -23,7 +23,10 @@ from edgeperc.plan import Plan
 from edgeperc.result import Detections, ModelRef, Result, SearchMap
 from edgeperc.simulate.mirror import MirrorSimulator
 from edgeperc.steering import process as module
+from edgeperc.steering.__main__ import Child
+from edgeperc.steering.channel import Channel, pair
 from edgeperc.steering.process import ProcessSearch
+from edgeperc.supervise.feed import Feed
 
 APP = """
 rig = "twin-search"
@@ -251,3 +254,15 @@ def test_a_mirror_that_is_unplugged_stops_the_search_until_it_is_back(tmp_path: 
         finally:
             running.process.stop()
             running.thread.join(5)
+
+
+def test_what_comes_right_behind_the_start_is_kept() -> None:
+    ours, theirs = pair()
+    child = Child(Channel(theirs), Feed())
+    for message in (("show", False), ("go", (1, 2)), ("show", True)):
+        ours.send(message)
+    assert child._await("go") == (1, 2)
+    assert list(child.take(0)) == []
+    assert child._is_shown
+    ours.close()
+    theirs.close()

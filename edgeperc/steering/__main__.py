@@ -38,6 +38,7 @@ class Child:
         self._clock = ReplayClock()
         self._parts: Parts | None = None
         self._next_status_s = 0.0
+        self._unread: list[tuple[str, Any]] = []
 
     def main(self) -> None:
         """Get ready, wait for the start, run, say farewell."""
@@ -63,9 +64,10 @@ class Child:
     def take(self, now_ns: int) -> Iterator[Result]:
         """The hints that have come; ends the loop when the daemon says so or is gone."""
         try:
-            messages = self._channel.receive()
+            messages = [*self._unread, *self._channel.receive()]
         except EOFError:
             messages = [("stop", None)]
+        self._unread = []
         for kind, content in messages:
             if kind == "stop":
                 self._clock.stop()
@@ -105,17 +107,23 @@ class Child:
             self._clock.stop()
 
     def _await(self, wanted: str) -> Any:
-        """Wait for a message of one kind; ends the process if the daemon is gone."""
+        """Wait for a message of one kind; ends the process if the daemon is gone.
+
+        What has come behind it is kept for `take`.
+        """
         while True:
+            while self._unread:
+                kind, content = self._unread.pop(0)
+                if kind == wanted:
+                    return content
+                if kind == "stop":
+                    sys.exit(0)
             try:
-                for kind, content in self._channel.receive():
-                    if kind == wanted:
-                        return content
-                    if kind == "stop":
-                        sys.exit(0)
+                self._unread += self._channel.receive()
             except EOFError:
                 sys.exit(0)
-            time.sleep(_PAUSE_S)
+            if not self._unread:
+                time.sleep(_PAUSE_S)
 
 
 def take_priority(wanted: int) -> str:
