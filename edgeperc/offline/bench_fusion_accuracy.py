@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -42,7 +42,7 @@ HARD = ("night", "fast", "night-fast")
 WAYS: dict[str, dict[str, tuple[Without, Without]]] = {
     BOTH: {
         "all": ("nothing", "nothing"),
-        "every second frame missing": ("nothing", "frames"),
+        "half the frames": ("nothing", "frames"),
         "no frames": ("frames", "frames"),
         "no events": ("events", "events"),
     },
@@ -50,6 +50,8 @@ WAYS: dict[str, dict[str, tuple[Without, Without]]] = {
     SINGLE[1]: {"all": ("frames", "frames")},
 }
 """Network -> way of looking -> what is left out of even and of odd windows."""
+SHOWN = {BOTH: "both", SINGLE[0]: "only frames", SINGLE[1]: "only events"}
+"""Network -> what it was trained with, in the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +102,6 @@ class Spread:
         """From the least to the largest."""
         return self.largest - self.least
 
-    def __str__(self) -> str:
-        return f"{self.mean:.1f} ({self.least:.1f} to {self.largest:.1f})"
-
 
 def cells_of(settings: Settings) -> list[Cell]:
     """All of the first seed, then all of the next."""
@@ -142,7 +141,10 @@ def measure(figures: Figures, settings: Settings) -> None:
     }
     for condition in settings.conditions:
         _compare(figures, settings, condition, {n: found[n, "all"][condition] for n in WAYS})
-    figures.tables.append(("mIoU %, mean of the seeds (least to largest)", _rows(found)))
+    figures.tables.append(("mIoU %, mean of the seeds", _rows(found, lambda s: f"{s.mean:.1f}")))
+    if settings.seeds > 1:
+        ends = _rows(found, lambda s: f"{s.least:.1f}-{s.largest:.1f}")
+        figures.tables.append(("the least and the largest seed", ends))
     pairs = len(settings.streets) * settings.windows_a_street
     figures.note(
         f"{pairs} pairs of {len(settings.streets)} held-out streets a condition, {settings.seeds} "
@@ -270,10 +272,12 @@ def sentence(ahead: float, spread: float, seeds: int) -> str:
     return f"both inputs are {way} the better single one by {told}."
 
 
-def _rows(found: Mapping[tuple[str, str], Mapping[str, Spread]]) -> list[dict[str, str]]:
+def _rows(
+    found: Mapping[tuple[str, str], Mapping[str, Spread]], say: Callable[[Spread], str]
+) -> list[dict[str, str]]:
     rows = []
     for (network, way), scores in found.items():
-        row = {"network": network if way == "all" else f"{network}, {way}"}
-        row |= {c + "*" * (c not in TRAINED): str(each) for c, each in scores.items()}
+        row = {"inputs": SHOWN[network] if way == "all" else way}
+        row |= {c + "*" * (c not in TRAINED): say(each) for c, each in scores.items()}
         rows.append(row)
     return rows
