@@ -21,6 +21,7 @@ from edgeperc.bench import (
     machine,
     sam,
     search,
+    serve,
 )
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
@@ -35,6 +36,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "sam": sam.measure,
     "compress": compress.measure,
     "search": search.measure,
+    "serve": serve.measure,
 }
 """Name -> function that fills Figures; it takes them, a recording or None, and its settings."""
 

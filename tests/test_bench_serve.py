@@ -1,0 +1,48 @@
+"""The suite `serve` in small: a round with one reader and one that is dead, and its figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeperc.bench import serve
+from edgeperc.bench.figures import Figures
+
+
+@pytest.mark.slow
+def test_a_round_counts_what_readers_got_and_what_it_cost_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "SECONDS", 1.0)
+    monkeypatch.setattr(serve, "WARM_S", 0.2)
+    found = serve.round_of([["--clients", "1", "--rate", "20"], ["--clients", "1", "--dead"]])
+    assert 0 < found.p50_ms <= found.p99_ms
+    assert 0 < found.core_share < 2
+    assert 0 < found.received_share < 0.5  # thinned, and the dead one got nothing
+
+
+def test_the_figures_are_those_that_were_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def round_of(clients: list[list[str]]) -> serve.Round:
+        asked.append(len(clients))
+        dead = any("--dead" in each for each in clients)
+        return serve.Round(
+            {"cpu_s": 1, "wall_s": 10, "published": 4}, [3.0 if dead else 2.0] * 4, 1
+        )
+
+    monkeypatch.setattr(serve, "round_of", round_of)
+    figures = Figures()
+    serve.measure(figures, None)
+    assert asked == [4, 5, 6, 5, 6, 5, 6]
+    assert figures.metrics["p99_ms_4_clients"] == 2.0
+    assert figures.metrics["server_core_share"] == 0.1
+    assert figures.metrics["p99_ratio_50_clients_5_dead"] == 1.5
+
+
+def test_the_maps_have_the_size_and_classes_of_a_street() -> None:
+    labels = serve.street(0)
+    assert labels.shape == (480, 640)
+    assert labels.dtype == np.uint8
+    assert labels.flags.c_contiguous
+    assert len(np.unique(labels)) == 15
