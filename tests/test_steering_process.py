@@ -259,6 +259,7 @@ def test_a_mirror_that_is_unplugged_stops_the_search_until_it_is_back(tmp_path: 
 def test_what_comes_right_behind_the_start_is_kept() -> None:
     ours, theirs = pair()
     child = Child(Channel(theirs), Feed())
+    child._next_status_s = float("inf")  # it has no loop to tell of
     for message in (("show", False), ("go", (1, 2)), ("show", True)):
         ours.send(message)
     assert child._await("go") == (1, 2)
