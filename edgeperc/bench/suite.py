@@ -22,6 +22,7 @@ from edgeperc.bench import (
     sam,
     search,
     serve,
+    soak,
 )
 from edgeperc.bench.figures import Figures
 from edgeperc.errors import ConfigError
@@ -37,6 +38,7 @@ SUITES: dict[str, Callable[..., None]] = {
     "compress": compress.measure,
     "search": search.measure,
     "serve": serve.measure,
+    "soak": soak.measure,
 }
 """Name -> function that fills Figures; it takes them, a recording or None, and its settings."""
 

@@ -20,7 +20,7 @@ def bench(
         typer.Argument(
             metavar="[SUITE]",
             help="Which figures: events, search, calibration, sam, compress, compress-accuracy, "
-            "fusion, fusion-accuracy, faults.",
+            "fusion, fusion-accuracy, faults, soak.",
         ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
@@ -51,7 +51,8 @@ def bench(
         bool, typer.Option("--realtime", help="search: also on the twin, in real time.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(min=1.0, help="search --realtime: each run; 60 by default.")
+        float | None,
+        typer.Option(min=1.0, help="search --realtime: each run, 60 by default; soak: 1800."),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -86,7 +87,7 @@ def bench(
     """Measure speed, as ratios within one run, or how well schedulers search."""
     from edgeperc.bench import run
 
-    if own := _own_settings(suite, weights, data, networks, only, seeds, pictures):
+    if own := _own_settings(suite, weights, data, networks, only, seeds, pictures, seconds):
         run(suite, json_file, **own)
         return
     accuracy = None
@@ -150,12 +151,15 @@ def _own_settings(
     only: list[str] | None,
     seeds: str | None,
     pictures: int | None,
+    seconds: float | None,
 ) -> dict[str, Any]:
     """Arguments of suites that share nothing with the others; none for these."""
     if suite == "compress-accuracy":
         return {"settings": _accuracy(weights, data, folder, only, seeds, pictures)}
     if suite == "fusion-accuracy":
         return {"settings": _fusion_accuracy(folder, seeds)}
+    if suite == "soak":
+        return {"seconds": seconds}
     return {"only": tuple(only)} if suite in ("fusion", "faults") and only else {}
 
 
