@@ -41,7 +41,7 @@ class Ros2:
     not said. depth: messages that wait for a slow reader. best_effort: do not send again what a
     reader lost; such topics cannot be read reliably. lifecycle: a managed node, silent until it is
     activated; rclpy only. insecure: reach other machines, without encryption or passwords; rclpy
-    and zenoh reach what they are configured to. router: of zenoh.
+    reaches what ROS is configured to. router: of zenoh.
     Raises ConfigError if there is no way to ROS 2.
     """
 
@@ -195,7 +195,9 @@ def _open(  # what differs between ways is said here once
         if backend == "zenoh":
             from edgeperc.sinks.ros2_zenoh import Zenoh
 
-            return Zenoh(namespace, node, domain_id=domain_id or 0, router=router)
+            return Zenoh(
+                namespace, node, domain_id=domain_id or 0, router=router, insecure=insecure
+            )
         from edgeperc.sinks.ros2_dds import Dds
 
         return Dds(namespace, node, domain_id=domain_id or 0, insecure=insecure)
