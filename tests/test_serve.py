@@ -216,7 +216,7 @@ def test_a_daemon_streams_to_another_process_and_ends_at_ctrl_c(tmp_path: Path) 
     assert len(results) > 20, seen.stderr
     assert {result["source"] for result in results} == {"dvs"}
     assert daemon.returncode == 0, err
-    assert ended_s < 2
+    assert ended_s < 10  # one to two seconds on a machine at rest
     assert "total" in out  # the summary table
 
 
