@@ -28,17 +28,18 @@ from edgeperc.packet import Events, Frame, Packet
 from edgeperc.recording.head import About
 from edgeperc.recording.mcap_file import LIBRARY, McapFile
 from edgeperc.result import Detections, Instances, LabelMap, Result, SearchMap
-from edgeperc.ros.codec import make, serialize
-from edgeperc.ros.messages import STRING, Messages, Topic, prefix, to_ros
+from edgeperc.ros.codec import definition, make, serialize
+from edgeperc.ros.messages import EVENT_PACKET, IMAGE, STRING, Messages, Topic, prefix, to_ros
 from edgeperc.ros.offset import wall_offset_ns
 
 log = logging.getLogger("edgeperc")
 
-FLUSH_S = 0.5
+FLUSH_S = 0.4
 QUEUE_BYTES = 64 << 20
 _CLOSE_S = 10.0
 _BEHIND_STAMP = 12
 """Where in the bytes of a message with a header what is not its time begins."""
+_TYPES = (STRING, IMAGE, EVENT_PACKET)
 _MAIN = {
     Frame: "image_raw",
     Events: "events",
@@ -111,6 +112,8 @@ class Recorder:
             if os.path.lexists(path):
                 raise ConfigError(f"{path}: is there already", hint="name a new file") from None
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        for type_ in _TYPES:
+            definition(type_)  # takes half a second the first time, in which nothing is safe
         self._thread = threading.Thread(target=self._work, name=f"record {path.name}", daemon=True)
         self._thread.start()
 
