@@ -90,7 +90,7 @@ class Connection:
             )
         self._metadata = [("authorization", f"Bearer {access.token}")] if access.token else []
         self._is_encrypted = access.is_encrypted
-        options = list(CHANNEL_OPTIONS)
+        options: list[tuple[str, int | str]] = list(CHANNEL_OPTIONS)
         if access.server_name:
             options.append(("grpc.ssl_target_name_override", access.server_name))
         if access.is_encrypted:

@@ -22,6 +22,7 @@ from edgeperc.control import (
     ControlError,
     DaemonStatus,
     RecordingStatus,
+    SinkStatus,
     WorkerStatus,
 )
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
@@ -53,6 +54,7 @@ STATUS = DaemonStatus(
         ),
     ),
     workers=(WorkerStatus(name="w", state="running", pid=42, restarts=3, rss_bytes=1 << 33),),
+    sinks=(SinkStatus(kind="Grpc", where="here", counts={"clients": 2, "dropped": 1 << 40}),),
     recording=RecordingStatus(name="r", path="/r.mcap", running=True, bytes=1 << 33),
     errors=("dvs: gone",),
     notes=("power: 15 W",),

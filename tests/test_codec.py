@@ -28,7 +28,10 @@ from edgeperc.result import (
 STAMP = Stamp(source="dvs", seq=2**40, start_ns=-5, end_ns=2**62)
 MODEL = ModelRef(name="m", sha256="ab", engine="onnxruntime", provider="cpu", precision="int8")
 TIMINGS = Timings(wait_ns=1, represent_ns=2, infer_ns=3, total_ns=4)
-ENCODINGS = (pb.MASK_ENCODING_RAW, pb.MASK_ENCODING_ZSTD, pb.MASK_ENCODING_RLE)
+ENCODINGS = (
+    *(pb.MASK_ENCODING_RAW, pb.MASK_ENCODING_ZSTD),
+    *(pb.MASK_ENCODING_RLE, pb.MASK_ENCODING_PNG),
+)
 
 any_labels = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=40))
 few_labels = arrays(

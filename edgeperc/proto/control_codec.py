@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeperc.control import DaemonStatus, RecordingStatus, State, WorkerStatus
+from edgeperc.control import DaemonStatus, RecordingStatus, SinkStatus, State, WorkerStatus
 from edgeperc.meter import MeterSnapshot, StageRow
 from edgeperc.proto.codec import as_dataclass, as_message
 from edgeperc.proto.edgeperc.v1 import control_pb2 as control
@@ -31,6 +31,10 @@ def status_message(status: DaemonStatus) -> control.GetStatusResponse:
         sensors=[_sensor_message(each) for each in status.sensors],
         pipelines=[_pipeline_message(each) for each in status.pipelines],
         workers=[as_message(control.WorkerState, each) for each in status.workers],
+        sinks=[
+            control.SinkState(kind=sink.kind, where=sink.where, counts=sink.counts)
+            for sink in status.sinks
+        ],
         recording=recording_message(status.recording) if status.recording else None,
         errors=status.errors,
         notes=status.notes,
@@ -48,6 +52,10 @@ def status_of(message: control.GetStatusResponse) -> DaemonStatus:
         sensors=tuple(_sensor(each) for each in message.sensors),
         pipelines=tuple(_pipeline(each) for each in message.pipelines),
         workers=tuple(as_dataclass(WorkerStatus, each) for each in message.workers),
+        sinks=tuple(
+            SinkStatus(kind=sink.kind, where=sink.where, counts=dict(sink.counts))
+            for sink in message.sinks
+        ),
         recording=recording_of(message.recording) if message.HasField("recording") else None,
         errors=tuple(message.errors),
         notes=tuple(message.notes),

@@ -52,8 +52,9 @@ class Published:
         if data is None:
             message = self.message(encoding)
             with self._lock:
-                data = self._bytes.get(encoding) or message.SerializeToString()
-                self._bytes[encoding] = data
+                if encoding not in self._bytes:
+                    self._bytes[encoding] = message.SerializeToString()
+                data = self._bytes[encoding]
         if dropped:
             return data + pb.Result(dropped_before=dropped).SerializeToString()
         return data

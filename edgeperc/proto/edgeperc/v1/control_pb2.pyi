@@ -13,7 +13,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "app", "state", "uptime_s", "sensors", "pipelines", "workers", "recording", "errors", "notes", "loaded_models", "refused")
+    __slots__ = ("version", "app", "state", "uptime_s", "sensors", "pipelines", "workers", "recording", "errors", "notes", "loaded_models", "refused", "sinks")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[GetStatusResponse.State]
@@ -45,6 +45,7 @@ class GetStatusResponse(_message.Message):
     NOTES_FIELD_NUMBER: _ClassVar[int]
     LOADED_MODELS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    SINKS_FIELD_NUMBER: _ClassVar[int]
     version: str
     app: str
     state: GetStatusResponse.State
@@ -57,7 +58,25 @@ class GetStatusResponse(_message.Message):
     notes: _containers.RepeatedScalarFieldContainer[str]
     loaded_models: _containers.RepeatedScalarFieldContainer[str]
     refused: _containers.ScalarMap[str, int]
-    def __init__(self, version: _Optional[str] = ..., app: _Optional[str] = ..., state: _Optional[_Union[GetStatusResponse.State, str]] = ..., uptime_s: _Optional[float] = ..., sensors: _Optional[_Iterable[_Union[SensorState, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[PipelineState, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerState, _Mapping]]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., errors: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ..., loaded_models: _Optional[_Iterable[str]] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    sinks: _containers.RepeatedCompositeFieldContainer[SinkState]
+    def __init__(self, version: _Optional[str] = ..., app: _Optional[str] = ..., state: _Optional[_Union[GetStatusResponse.State, str]] = ..., uptime_s: _Optional[float] = ..., sensors: _Optional[_Iterable[_Union[SensorState, _Mapping]]] = ..., pipelines: _Optional[_Iterable[_Union[PipelineState, _Mapping]]] = ..., workers: _Optional[_Iterable[_Union[WorkerState, _Mapping]]] = ..., recording: _Optional[_Union[Recording, _Mapping]] = ..., errors: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ..., loaded_models: _Optional[_Iterable[str]] = ..., refused: _Optional[_Mapping[str, int]] = ..., sinks: _Optional[_Iterable[_Union[SinkState, _Mapping]]] = ...) -> None: ...
+
+class SinkState(_message.Message):
+    __slots__ = ("kind", "where", "counts")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    where: str
+    counts: _containers.ScalarMap[str, int]
+    def __init__(self, kind: _Optional[str] = ..., where: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class SensorState(_message.Message):
     __slots__ = ("name", "state", "packets", "events", "frames", "error", "hint", "moves")
