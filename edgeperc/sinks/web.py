@@ -346,7 +346,7 @@ class Web:
                 return
 
     def _tell(self, message: bytes) -> None:
-        for client in self._clients:
+        for client in list(self._clients):
             client.tell(message)
 
     def _now(self) -> bytes:

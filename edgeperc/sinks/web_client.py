@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
@@ -186,7 +186,7 @@ class Client:
         self._changed, self._record, self._orders = changed, record, orders
         self._sessions: dict[str, Session] = {}
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def put(self, key: Key, message: bytes) -> None:
         """A message of a stream; kept if the page looks at it."""
@@ -194,8 +194,10 @@ class Client:
             self.mailbox.put(key, message)
 
     def tell(self, message: bytes) -> None:
-        """How the daemon is; only the newest of these waits."""
+        """How the daemon is; only the newest of these waits. Sends away who may look no more."""
         self.mailbox.tell(message)
+        if self._role() is None:
+            self._start(self._socket.close(code=1008, message=b"the token is known no more"))
 
     async def serve(self) -> None:
         """Talk to the page until it goes."""
@@ -256,10 +258,13 @@ class Client:
             if not self.mailbox.is_full:
                 self._orders.submit(self._ask, order)
         elif isinstance(order, Record):
-            task = asyncio.create_task(self._do_record(order))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._do_record(order))
         return True
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _ask(self, order: Point | Drop) -> None:
         """In the orders' thread."""

@@ -133,7 +133,7 @@ function sensorRow(sensor) {
 }
 
 function workerRow(worker) {
-  const restarts = worker.restarts ? `${worker.restarts} restarts` : "";
+  const restarts = worker.restarts ? `${worker.restarts} ${worker.restarts === 1 ? "restart" : "restarts"}` : "";
   return {
     lamp: LAMPS[worker.state],
     title: worker.error || `${worker.state}, pid ${worker.pid}`,
