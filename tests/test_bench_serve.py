@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeperc.bench import serve
+from edgeperc.bench import serve, serve_worker
 from edgeperc.bench.figures import Figures
 
 
@@ -41,7 +41,7 @@ def test_the_figures_are_those_that_were_promised(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_maps_have_the_size_and_classes_of_a_street() -> None:
-    labels = serve.street(0)
+    labels = serve_worker.street(0)
     assert labels.shape == (480, 640)
     assert labels.dtype == np.uint8
     assert labels.flags.c_contiguous
