@@ -203,6 +203,25 @@ def test_a_picture_is_segmented_by_a_model_of_the_app_as_the_pipeline_would(
     assert isinstance(grey, LabelMap)
 
 
+def test_the_models_that_may_be_asked_are_those_of_the_app_as_it_runs_now(
+    street: NDArray[np.uint8],
+) -> None:
+    """An inventory that changes, as when another app is applied."""
+
+    class Live:
+        sources = ()
+        models: tuple[ModelRef, ...] = ()
+
+    live = Live()
+    sink = Grpc(listen="127.0.0.1:0", inventory=live)  # type: ignore[arg-type]
+    with connect(sink.address) as client:
+        with pytest.raises(ConfigError, match="not loaded: there are: none"):
+            client.segment(street, "finder-twin")
+        live.models = (ModelRef(name="finder-twin"),)
+        assert isinstance(client.segment(street, "finder-twin"), Detections)
+    sink.close()
+
+
 def test_other_models_are_asked_once_they_are_loaded(
     client: Client, street: NDArray[np.uint8]
 ) -> None:

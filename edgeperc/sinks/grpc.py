@@ -98,7 +98,7 @@ class Grpc:
             anybody=anybody or ("admin" if local else "read"),
         )
         credentials = server_credentials(tls) if tls else None
-        self._models = LoadedModels(app=[model.name for model in inventory.models])
+        self._models = LoadedModels(app=lambda: [model.name for model in inventory.models])
         asking = Seats(ASKING)
         self._perception = Perception(
             inventory, self._models, streams=Seats(max_streams), asking=asking

@@ -1,6 +1,6 @@
 """Installed models, loaded for clients: Segment and the Open Inference Protocol ask them.
 
-models = LoadedModels(app=("regions-twin",))      # these are loaded when somebody asks for them
+models = LoadedModels(app=lambda: ["regions-twin"])   # loaded when somebody asks for them
 labels = models.get("regions-twin").answer(frame)
 models.load("yolox-nano").network.run(tensor)     # others on order only
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from edgeperc import places
@@ -87,13 +87,13 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """Models by name. app: names that are loaded when they are asked for; others by `load`.
+    """Models by name. app: says which are loaded when they are asked for; others by `load`.
 
     Raises RefusedError for names that are none, or are not there, and beyond MOST_LOADED.
     """
 
-    def __init__(self, app: Sequence[str] = (), *, threads: int = 1) -> None:
-        self.app = tuple(dict.fromkeys(app))
+    def __init__(self, app: Callable[[], Iterable[str]], *, threads: int = 1) -> None:
+        self._app = app
         self._threads = threads
         self._models: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class LoadedModels:
         with self._lock:
             if name in self._models:
                 return True
-        return name in self.app and is_name(name) and name in installed()
+        return name in self._app() and is_name(name) and name in installed()
 
     def load(self, name: str) -> LoadedModel:
         """Load an installed model, or find it loaded. Raises RefusedError, ModelError."""
@@ -121,13 +121,13 @@ class LoadedModels:
         with self._lock:
             if found := self._models.get(name):
                 return found
-        if name in self.app:
+        if name in self._app():
             return self.load(name)
         _check_name(name)
         raise RefusedError(
             f"model '{name}' is not loaded",
             why="unknown",
-            hint=f"there are: {', '.join(sorted({*self.app, *self.loaded})) or 'none'};"
+            hint=f"there are: {', '.join(sorted({*self._app(), *self.loaded})) or 'none'};"
             " ControlService.LoadModel loads others",
         )
 

@@ -105,8 +105,8 @@ class ControlServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ApplyConfig(self, request, context):
-        """Runs another app's file from now on. Pipelines that stay the same go on undisturbed; the file on
-        the daemon's disk is left as it is.
+        """Runs another app's file from now on. Pipelines that stay the same go on undisturbed. The text
+        becomes the app's file where the daemon may write that; else it holds until the daemon ends.
 
         INVALID_ARGUMENT: as for ValidateConfig. ABORTED: the etag is not that of what runs now.
         """
