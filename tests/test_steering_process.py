@@ -18,7 +18,7 @@ import pytest
 from edgeperc import places
 from edgeperc.clock import ReplayClock
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.packet import Stamp
+from edgeperc.packet import Frame, Stamp
 from edgeperc.plan import Plan
 from edgeperc.result import Detections, ModelRef, Result, SearchMap
 from edgeperc.simulate.mirror import MirrorSimulator
@@ -65,10 +65,11 @@ class Search:
 
     def __init__(self, wanted: Plan) -> None:
         self.results: list[Result] = []
+        self.frames: list[Frame] = []
         self.clock = ReplayClock()
         self.process = ProcessSearch(wanted, hints=frozenset({"wide"}), anchor=self.clock.origin)
         self.thread = threading.Thread(
-            target=self.process.run, args=(self.results.append,), daemon=True
+            target=self.process.run, args=(self.results.append, self.frames.append), daemon=True
         )
         self.thread.start()
 
@@ -113,6 +114,25 @@ def test_looks_and_maps_come_and_the_parts_say_how_they_are(search: Search) -> N
     assert pipeline.name == "gaze"
     assert "priority" in pipeline.note
     assert [ref.name for ref in search.process.refs] == ["finder-twin", "bayes"]
+
+
+def test_its_pictures_come_while_they_are_wanted(search: Search) -> None:
+    _wait_for(lambda: len(search.looks()) > 5)
+    assert not search.frames
+    search.process.show(True)
+    _wait_for(lambda: len(search.frames) > 20)
+    search.process.show(False)
+    frame = search.frames[-1]
+    assert frame.image.shape == (224, 224)
+    assert frame.gaze is not None
+    assert frame.stamp.source == "search"
+    worker = search.process.worker()
+    assert (worker.name, worker.state, worker.pid) == ("search", "running", search.process.pid)
+    count = len(search.looks())
+    _wait_for(lambda: len(search.looks()) > count + 5)  # the last of them are here now
+    seen = len(search.frames)
+    _wait_for(lambda: len(search.looks()) > count + 20)
+    assert len(search.frames) == seen
 
 
 def test_a_hint_moves_the_map(search: Search) -> None:

@@ -36,6 +36,8 @@ QUICK_S = 10.0
 """A worker that lives no longer than this died quickly."""
 QUICK_DEATHS = 5
 """After so many quick deaths in a row it has failed, and is tried again now and then."""
+SETTLED_S = 60.0
+"""After so long a worker has all the memory that it needs."""
 MIN_BACKOFF_S, MAX_BACKOFF_S, FAILED_S = 0.5, 30.0, 60.0
 
 _POLL_S = 0.1
@@ -240,6 +242,7 @@ class Worker:
         self._state = "starting"
         self._heard_s = self._begun_s = self._progress_s = self._rss_s = time.monotonic()
         self._reported_s, self._busy_s = self._begun_s, 0.0
+        self._settled_bytes = 0
         self.report = Report()
         self.send("order", self.order)
 
@@ -300,9 +303,19 @@ class Worker:
         if now_s - self._rss_s > _RSS_EVERY_S and self._process:
             self._rss_s = now_s
             self._rss_bytes = own_memory(self._process.pid)
+            self._watch_growth(now_s)
             if 0 < limits.max_rss_mib < self._rss_bytes >> 20:
                 return f"grew to {self._rss_bytes >> 20} MiB (max_rss_mib)"
         return ""
+
+    def _watch_growth(self, now_s: float) -> None:
+        """Say it when a worker has grown by half, and each time again, since it had settled."""
+        if not self._settled_bytes and now_s - self._begun_s > SETTLED_S:
+            self._settled_bytes = self._rss_bytes
+        elif self._settled_bytes and self._rss_bytes > 1.5 * self._settled_bytes:
+            grown = (self._settled_bytes >> 20, self._rss_bytes >> 20)
+            log.warning("grew from %d to %d MiB", *grown, extra={"worker": self.name})
+            self._settled_bytes = self._rss_bytes
 
     def _last_words(self) -> str:
         assert self._process
