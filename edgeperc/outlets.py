@@ -50,8 +50,8 @@ class Outlets:
 
     @property
     def want_packets(self) -> bool:
-        """Whether any sink wants packets."""
-        return bool(self._seeing)
+        """Whether any sink wants packets now."""
+        return any(getattr(sink, "wants_packets", True) for sink in self._seeing)
 
     @property
     def where(self) -> tuple[str, ...]:

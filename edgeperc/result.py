@@ -154,7 +154,10 @@ class Viewer(Sink, Protocol):
 
 @runtime_checkable
 class PacketSink(Sink, Protocol):
-    """A sink that also wants what the sensors say. Called from the threads of all sensors."""
+    """A sink that also wants what the sensors say. Called from the threads of all sensors.
+
+    One that does so only now and then has a `wants_packets`; meanwhile they may stay away.
+    """
 
     def take(self, packet: Packet) -> None:
         """Take a packet that passed the checks; must not block."""

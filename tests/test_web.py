@@ -162,7 +162,9 @@ def test_without_a_page_nothing_is_encoded_and_what_it_leaves_is_encoded_no_more
             page = Page(ws)
             await page.say(op="look", streams=[FRAME])
             await page.next("frame")
+            assert daemon.sink.wants_packets
         await asyncio.to_thread(eventually, lambda: not daemon.sink._clients)
+        assert not daemon.sink.wants_packets
         await asyncio.sleep(0.3)
         before, seq = daemon.sink._encoder.encoded, daemon.seq
         assert await asyncio.to_thread(eventually, lambda: daemon.seq > seq + 20)

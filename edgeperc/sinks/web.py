@@ -137,6 +137,11 @@ class Web:
             raise ConfigError(f"web sink: cannot serve {self.where}: {self._failure or 'too slow'}")
         threading.Thread(target=self._sample, name="web status", daemon=True).start()
 
+    @property
+    def wants_packets(self) -> bool:
+        """Whether anybody looks."""
+        return bool(self._clients or self._watched)
+
     def take(self, packet: Packet) -> None:
         """Keep a packet as the newest of its sensor; never blocks."""
         self._encoder.take(packet)
@@ -263,8 +268,8 @@ class Web:
         """Pictures of a sensor for an <img>, for what has no scripts."""
         self._admit(request)
         key = ("frame", request.match_info["source"], "")
-        if key not in self._encoder.streams:
-            raise web.HTTPNotFound(text="no pictures have come from a sensor of this name\n")
+        if key[1] not in [source.name for source in self._inventory.sources]:
+            raise web.HTTPNotFound(text="there is no sensor of this name\n")
         response = web.StreamResponse(
             headers={"Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY}"}
         )

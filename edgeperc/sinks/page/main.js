@@ -6,6 +6,7 @@ import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const PHONE_RATE_HZ = 8;
+const PATIENCE_MS = 4000;
 const KEYS = [
   ["1 … 9", "one sensor, large"],
   ["0 or Esc", "all sensors"],
@@ -22,6 +23,7 @@ const KEYS = [
 ];
 
 let hello = null;
+let greeted = 0;
 let paused = false;
 let alone = null;
 let undrawn = 0;
@@ -47,6 +49,7 @@ const OVER = { expired: "The page said nothing for too long", stopping: "The dae
 
 function greet(header) {
   hello = header;
+  greeted = performance.now();
   for (const view of views.values()) view.root.remove();
   views.clear();
   objects.colour = (id) => hello.colours.objects[id % hello.colours.objects.length];
@@ -84,7 +87,7 @@ function arrange(streams) {
     if (kind === "frame" || kind === "events") continue;
     const source = kind === "search" ? hello.wide : key[1];
     const own = [...views.values()].filter((view) => view.source === source && view.base !== "results");
-    if (kind === "search" && !own.length) continue; // until its picture has come
+    if (!own.length && (kind === "search" || performance.now() - greeted < PATIENCE_MS)) continue; // its picture may come
     for (const view of own.length ? own : [viewOf(source, "results")]) {
       const before = view.layers.size;
       if (kind !== "search" || view.base === "frame") view.addLayer(key, look, !(kind === "labels" && source === hello.wide));
@@ -92,7 +95,7 @@ function arrange(streams) {
     }
   }
   for (const view of [...views.values()])
-    if (view.base === "results" && views.has(`${view.source}/frame`)) {
+    if (view.base === "results" && (views.has(`${view.source}/frame`) || views.has(`${view.source}/events`))) {
       view.root.remove();
       views.delete(view.id);
       changed = true;
