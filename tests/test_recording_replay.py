@@ -140,6 +140,19 @@ def test_a_search_finds_the_same_again(tmp_path: Path) -> None:
     assert plan.rig.sensors["search"]["driver"] == "twin-search"
 
 
+def test_a_search_ends_with_the_recording(tmp_path: Path) -> None:
+    plan = Plan.load("search")  # as it is recorded live, without an end
+    recorder = Recorder(tmp_path / "a.mcap", About.of(plan, ()))
+    for seq in range(3):
+        stamp = replace(frame(seq).stamp, end_ns=1_000_000_000 + seq)
+        recorder.put(replace(frame(seq), stamp=stamp))
+    recorder.close()
+    again = recorded_plan(tmp_path / "a.mcap")
+    assert again.app.search
+    assert again.rig.sensors["search"]["duration_s"] == pytest.approx(1.0)
+    assert again.rig.sensors["wide"]["driver"] == "replay"
+
+
 def test_another_model_sees_what_was_recorded(tmp_path: Path) -> None:
     play(twin_plan("events", 0.2), tmp_path / "a.mcap")
     plan = replay_plan(

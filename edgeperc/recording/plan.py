@@ -23,7 +23,7 @@ from edgeperc import plugin
 from edgeperc.calibration.file import identify, load_calibration, save_calibration
 from edgeperc.changes import changed, said
 from edgeperc.config import App, Rig, convert
-from edgeperc.drivers.formats.recording import sensors_in
+from edgeperc.drivers.formats.recording import end_of, sensors_in
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan
 from edgeperc.recording.head import app_of, path_of, rig_of
@@ -49,8 +49,8 @@ def recorded_plan(
     """
     of_file = head(recording)
     if app is None:
-        table = changed(msgspec.json.decode(msgspec.json.encode(app_of(of_file))), changes)
-        named = convert(table, App, where=f"{recording}{said(changes)}")
+        app_table = changed(msgspec.json.decode(msgspec.json.encode(app_of(of_file))), changes)
+        named = convert(app_table, App, where=f"{recording}{said(changes)}")
         rig = rig_of(of_file)
         app_path, rig_path = path_of(of_file, "app_path"), path_of(of_file, "rig_path")
         _refuse_code(named, rig, recording)
@@ -82,8 +82,11 @@ def recorded_plan(
         for name, table in (rig.sensors | played).items()
         if name in played or _is_simulated(table, rig_path.parent)
     }
-    if steered:
-        sensors[steered] = rig.sensors[steered]
+    if steered:  # it would go on for ever
+        table = {"duration_s": end_of(recording) * 1e-9, **rig.sensors[steered]}
+        if "duration_s" in (options or {}):
+            table["duration_s"] = (options or {})["duration_s"]
+        sensors[steered] = table
     for pipeline in named.pipelines:
         for name in filter(None, (pipeline.input, pipeline.frames)):
             if name not in sensors:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from edgeperc.drivers.formats import Options
 from edgeperc.errors import DataError
-from edgeperc.packet import Events, Frame, Packet
-from edgeperc.recording.reader import head, messages, topics
+from edgeperc.packet import Events, Frame, Packet, Stamp
+from edgeperc.recording.reader import Entry, head, messages, topics
+from edgeperc.ros.about import read as read_about
 from edgeperc.ros.codec import deserialize
 from edgeperc.ros.messages import Joiner, prefix
 
@@ -40,18 +41,26 @@ def sensors_in(path: Path) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for entry in messages(path, lambda topic, _: topic.rpartition("/")[0] in found):
         if entry.topic.endswith("/about"):
-            text = deserialize(bytes(entry.data), entry.type).data
-            names[read_source(text)] = None
+            names[_stamp(entry).source] = None
         if len(names) == len(found):
             break
     return tuple(names)
 
 
-def read_source(text: str) -> str:
-    """The sensor that an item is about."""
-    from edgeperc.ros.about import read as read_about
+def end_of(path: Path) -> int:
+    """The last time that any sensor's packet was stamped with, in ns; 0 if there is none."""
+    end_ns = 0
+    try:
+        for entry in messages(path, lambda topic, _: topic.endswith("/about")):
+            if entry.topic.count("/") == 1:
+                end_ns = max(end_ns, _stamp(entry).end_ns)
+    except DataError:
+        pass  # whoever plays it will be told
+    return end_ns
 
-    return read_about(text).stamp.source
+
+def _stamp(entry: Entry) -> Stamp:
+    return read_about(deserialize(bytes(entry.data), entry.type).data).stamp
 
 
 def _only(path: Path) -> str:
