@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -469,3 +470,32 @@ def test_packets_and_results_never_wait_for_a_page(daemon: WebDaemon) -> None:
             assert await asyncio.to_thread(eventually, lambda: daemon.seq > before + 50)
 
     play(daemon.url, story)
+
+
+def test_with_a_certificate_the_page_is_encrypted_and_its_cookie_for_that_alone(
+    tmp_path: Path, tokens: Path
+) -> None:
+    from .certificates import Authority
+
+    authority = Authority(tmp_path)
+    pair = authority.issue("daemon")
+    files = {"tls_cert": str(pair.cert), "tls_key": str(pair.key)}
+    daemon = WebDaemon(listen="127.0.0.1:0", tokens=str(tokens), **files)
+    assert daemon.url.startswith("https://")
+    trusted = ssl.create_default_context(cafile=authority.ca)
+
+    async def story(session: aiohttp.ClientSession) -> None:
+        async with session.post("/login", data=READER, ssl=trusted) as answer:
+            assert answer.status == 204
+            assert "secure" in answer.headers["Set-Cookie"].lower()
+        own = {"Origin": daemon.url}
+        async with session.ws_connect("/ws", ssl=trusted, headers=own) as ws:
+            assert (await Page(ws).next("hello"))[0]["role"] == "read"
+        plain = {"Origin": daemon.url.replace("https", "http")}
+        async with session.get("/", ssl=trusted, headers=plain) as answer:
+            assert answer.status == 403
+
+    try:
+        play(daemon.url, story)
+    finally:
+        daemon.stop()
