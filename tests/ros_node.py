@@ -1,6 +1,6 @@
 """Our sink as a managed node of a genuine rclpy, in one process with a node that reads it.
 
-Run by the interpreter of .venv-ros, with edgeperc on its path. Prints JSON.
+Run by an interpreter of .venv-ros, with edgeperc on its path. Prints JSON.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A genuine ROS 2 program, run by the interpreter of .venv-ros: JSON in one line, then it ends.
+"""A genuine ROS 2 program, run by an interpreter of .venv-ros: JSON in one line, then it ends.
 
 ros_peer.py DOMAIN SECONDS: what a node of rclpy sees of us.
 """

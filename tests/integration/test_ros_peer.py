@@ -1,6 +1,7 @@
-"""Against a genuine ROS 2: `make setup-ros` installs one, Kilted on Fast DDS, into .venv-ros."""
+"""Against genuine ROS 2, Kilted and Jazzy on Fast DDS: `make setup-ros` gets them."""
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -19,13 +20,18 @@ from edgeperc.ros.codec import type_hash
 from edgeperc.sinks.ros2 import Ros2
 
 ROOT = Path(__file__).parents[2]
-ROS = ROOT / ".venv-ros/bin/python"
 PATIENCE_S = 60
 LABELS = np.random.default_rng(2).integers(0, 9, (37, 53), np.uint8)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not ROS.exists(), reason="no ROS 2 here: make setup-ros"),
-]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=["kilted", "jazzy"])
+def ros(request):
+    """The interpreter of a release."""
+    python = ROOT / f".venv-ros/{request.param}/bin/python"
+    if not python.exists():
+        pytest.skip("no ROS 2 here: make setup-ros")
+    return python
 
 
 class FakeDaemon:
@@ -33,13 +39,17 @@ class FakeDaemon:
         return DaemonStatus(version="1", app="test", state="serving", uptime_s=1.0)
 
 
+DOMAINS = itertools.count(81 + os.getpid() % 15)
+
+
+@pytest.fixture
 def domain():
-    return 81 + os.getpid() % 19
+    return next(DOMAINS)
 
 
-def test_genuine_node_reads_what_we_write_without_ros():
+def test_genuine_node_reads_what_we_write_without_ros(ros, domain):
     pytest.importorskip("cyclonedds")
-    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain())
+    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain)
     done = threading.Event()
 
     def feed():
@@ -52,7 +62,7 @@ def test_genuine_node_reads_what_we_write_without_ros():
     feeder = threading.Thread(target=feed)
     feeder.start()
     try:
-        command = [ROS, ROOT / "tests/ros_peer.py", str(domain()), str(PATIENCE_S)]
+        command = [ros, ROOT / "tests/ros_peer.py", str(domain), str(PATIENCE_S)]
         said = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=2 * PATIENCE_S
         )
@@ -73,9 +83,9 @@ def test_genuine_node_reads_what_we_write_without_ros():
     assert len(told["images"]) == 2
 
 
-def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters():
+def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters(ros, domain):
     version = subprocess.run(
-        [ROS, "-c", "import sys; print(*sys.version_info[:2])"],
+        [ros, "-c", "import sys; print(*sys.version_info[:2])"],
         check=False,
         capture_output=True,
         text=True,
@@ -84,7 +94,7 @@ def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters():
         pytest.skip("the ROS 2 here is of another Python")
     site = next(path for path in sys.path if path.endswith("site-packages"))
     said = subprocess.run(
-        [ROS, ROOT / "tests/ros_node.py", str(domain())],
+        [ros, ROOT / "tests/ros_node.py", str(domain)],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"},
         check=False,
         capture_output=True,
