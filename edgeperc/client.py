@@ -53,7 +53,7 @@ from edgeperc.tracking import TrackingSession
 SLOW_S = 60.0
 """For what loads a network or ends a file."""
 ENCODINGS = {
-    "auto": pb.MASK_ENCODING_UNSPECIFIED,
+    "auto": pb.MASK_ENCODING_ZSTD,  # on one host, too: a copy for each client costs more
     "raw": pb.MASK_ENCODING_RAW,
     "zstd": pb.MASK_ENCODING_ZSTD,
     "rle": pb.MASK_ENCODING_RLE,
@@ -152,10 +152,10 @@ class Client:
         """Receive results from the moment of this call until the daemon stops or goes away.
 
         source: one of `sources`, "" = all. kinds: of results, () = all. encoding: of label maps on
-        the wire; auto = raw on this host, else zstd. mode: "latest" skips to the newest of each
-        source and model when this client is slow, "queue" keeps the newest `depth` (1 to 256) in
-        order. max_rate_hz: thin to so many a second of each, 0 = all. The iterator ends when the
-        daemon stops or `close` is called, and raises DeviceError when the daemon goes away.
+        the wire; auto = zstd. mode: "latest" skips to the newest of each source and model when this
+        client is slow, "queue" keeps the newest `depth` (1 to 256) in order. max_rate_hz: thin to
+        so many a second of each, 0 = all. The iterator ends when the daemon stops or `close` is
+        called, and raises DeviceError when the daemon goes away.
         """
         request = pb.SubscribeRequest(
             source=source,

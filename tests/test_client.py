@@ -139,7 +139,7 @@ def test_iterator_ends_when_the_client_is_closed_elsewhere(client: Client) -> No
 
 def test_example_in_the_docs_runs(sink: Grpc, capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "grpc.md").read_text(encoding="utf-8")
-    example, _ = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)
+    example = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)[0]
     example = example.replace("127.0.0.1:50051", sink.address)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(exec, example, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -330,6 +331,33 @@ def test_steering_holds_the_lease_until_it_is_left(mirror: Mirror) -> None:
             client.stop_steering()
             with pytest.raises(ConfigError, match="no such lease"):
                 steered.point(0.0, 0.0)
+
+
+def example(words: str, address: str) -> str:
+    """The Python example of docs/grpc.md that has these words, for a daemon at this address."""
+    page = (Path(__file__).parents[1] / "docs" / "grpc.md").read_text()
+    (found,) = [e for e in re.findall("```python\n(.*?)```", page, re.DOTALL) if words in e]
+    return found.replace("connect()", f'connect("{address}")')
+
+
+def test_the_docs_example_of_steering_runs(
+    mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(example("client.steering(", mirror.sink.address), {})
+    said = capsys.readouterr().out
+    assert said.count("\n1 Gaze(pan_rad=0.1") == 3
+
+
+def test_the_docs_examples_of_apps_and_pictures_run(
+    sink: Grpc, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.toml = APP + "rate_hz = 120.0\n"
+    exec(example("client.apply(", sink.address), {})
+    assert daemon.toml == APP + "rate_hz = 60.0\n"
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("street.png", np.zeros((64, 96), np.uint8))
+    exec(example("client.segment(", sink.address), {})
+    assert cv2.imread("labels.png", cv2.IMREAD_GRAYSCALE).shape == (64, 96)
 
 
 @pytest.fixture

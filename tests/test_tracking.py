@@ -146,7 +146,7 @@ def test_the_example_of_the_page_runs(
     daemon.size_px = (960, 448)
     assert eventually(lambda: daemon.tracker.picture_px == (960, 448))
     page = (Path(__file__).parents[1] / "docs" / "grpc.md").read_text(encoding="utf-8")
-    _, example = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)
+    example = re.findall("```python\n(.*?)```", page, flags=re.DOTALL)[1]
     example = example.replace("127.0.0.1:50051", daemon.address).replace('"dvs"', '"wide"')
     running = threading.Thread(target=exec, args=(example, {}))
     running.start()

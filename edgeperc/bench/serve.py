@@ -25,6 +25,8 @@ SECONDS, WARM_S = 6.0, 1.5
 MANY_RATE_HZ = 4.0
 """Of each of the many clients: all maps to 50 clients would be 1.8 GB/s."""
 
+START = "import sys; from edgeperc.bench.serve_worker import main; main(sys.argv[1:])"
+
 
 def measure(figures: Figures, recording: Path | None) -> None:
     """Latency to four clients, the server's share of a core, and what dead clients cost others."""
@@ -89,7 +91,7 @@ def round_of(clients: Sequence[Sequence[str]]) -> Round:
 
 @contextmanager
 def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "edgeperc.bench.serve_worker", *arguments]
+    command = [sys.executable, "-c", START, *arguments]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )

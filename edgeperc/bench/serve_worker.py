@@ -1,7 +1,7 @@
 """A process of the suite `serve`: the daemon that publishes, or clients that read or do not.
 
-    python -m edgeperc.bench.serve_worker server
-    python -m edgeperc.bench.serve_worker client ADDRESS --clients 9 --rate 4.0
+    main(["server"])
+    main(["client", address, "--clients", "9", "--rate", "4.0", "--encoding", "raw"])
 
 Says a line of JSON when it is ready and another at the end; begins and ends to measure when it is
 told a line.
@@ -75,7 +75,7 @@ def serve() -> None:
     stopping.set()
 
 
-def subscribe(address: str, *, clients: int, rate_hz: float, dead: bool) -> None:
+def subscribe(address: str, *, clients: int, rate_hz: float, dead: bool, encoding: Any) -> None:
     """Read with so many clients, or subscribe and read nothing; say the latencies in between."""
     from edgeperc.client import connect
 
@@ -84,7 +84,7 @@ def subscribe(address: str, *, clients: int, rate_hz: float, dead: bool) -> None
 
     def read() -> None:
         with connect(address, timeout_s=LATE_S) as client:
-            results = client.subscribe(max_rate_hz=rate_hz)
+            results = client.subscribe(max_rate_hz=rate_hz, encoding=encoding)
             opened.wait()
             for received in results:
                 now_ns = time.time_ns()
@@ -128,8 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     options = list(arguments[2:])
     rate_hz = float(options[options.index("--rate") + 1]) if "--rate" in options else 0.0
     clients = int(options[options.index("--clients") + 1])
-    subscribe(arguments[1], clients=clients, rate_hz=rate_hz, dead="--dead" in options)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    encoding = options[options.index("--encoding") + 1] if "--encoding" in options else "auto"
+    subscribe(
+        arguments[1], clients=clients, rate_hz=rate_hz, dead="--dead" in options, encoding=encoding
+    )
