@@ -171,6 +171,8 @@ def replay(
     started_s = time.monotonic()
     paths = [table["path"] for table in plan.rig.sensors.values() if table["driver"] == "replay"]
     path = str(paths[0] if paths else plan.app.rig)
+    if paths:
+        _tell_models(run, Path(path), console)
     interrupted = watch_run(run, console)
     error = StoppedError(f"{path}: stopped before its end") if interrupted else _fault(run, path)
     summary = {
@@ -187,6 +189,16 @@ def replay(
         except OSError as failure:
             error = error or EdgepercError(f"{out}/summary.json: {failure.strerror}")
     return Replayed(summary=summary, error=error)
+
+
+def _tell_models(run: Run, path: Path, console: Console) -> None:
+    """Say which models are others than those that a recording of ours was made by."""
+    if formats.sniff(path) is not formats.OURS:
+        return
+    from edgeperc.recording.plan import other_models
+
+    for name in other_models(path, [pipeline.model for pipeline in run.pipelines()]):
+        console.print(f"note: '{name}' is another network now than when this was recorded")
 
 
 def _renderer(plan: Plan, path: Path) -> Render | RenderFrames | RenderPairs:

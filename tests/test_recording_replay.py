@@ -20,11 +20,11 @@ from edgeperc.packet import Events, Frame, Gaze, Packet
 from edgeperc.plan import Plan
 from edgeperc.recording.head import About, models_of
 from edgeperc.recording.items import items
-from edgeperc.recording.plan import recorded_plan
+from edgeperc.recording.plan import other_models, recorded_plan
 from edgeperc.recording.reader import head
 from edgeperc.recording.recorder import Recorder
 from edgeperc.replay import replay, replay_plan, rig_plan
-from edgeperc.result import Result, Timings
+from edgeperc.result import ModelRef, Result, Timings
 
 from .test_recorder import frame, packet, record
 from .test_ros_messages import as_bytes
@@ -168,6 +168,14 @@ def test_another_model_sees_what_was_recorded(tmp_path: Path) -> None:
     (first,) = said(tmp_path / "a.mcap").values()
     (again,) = said(tmp_path / "b.mcap").values()
     assert len(again) == len(first)
+
+
+def test_models_that_have_changed_are_named(tmp_path: Path) -> None:
+    one, other = ModelRef(name="a", sha256="1" * 64), ModelRef(name="b", sha256="2" * 64)
+    recorder = Recorder(tmp_path / "a.mcap", About.of(Plan.load("events"), (one, other)))
+    recorder.close()
+    now = (one, replace(other, sha256="3" * 64), ModelRef(name="c", sha256="4" * 64))
+    assert other_models(tmp_path / "a.mcap", now) == ("b",)
 
 
 def test_changes_and_another_app_take_the_place_of_what_is_inside(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from edgeperc.config import App, Rig, convert
 from edgeperc.drivers.formats.recording import end_of, sensors_in
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan
-from edgeperc.recording.head import app_of, path_of, rig_of
+from edgeperc.recording.head import app_of, models_of, path_of, rig_of
 from edgeperc.recording.reader import Head, head
+from edgeperc.result import ModelRef
 
 _OWN_TIME = frozenset({"clock", "duration_s"})
 
@@ -103,6 +104,12 @@ def recorded_plan(
         changes=tuple(changes),
     )
     return _calibrated(plan, of_file) if app is None and named.search else plan
+
+
+def other_models(recording: Path, loaded: Sequence[ModelRef]) -> tuple[str, ...]:
+    """Names of models that are not those of the recording any more: results may differ."""
+    before = {ref.name: ref.sha256 for ref in models_of(head(recording)) if ref.sha256}
+    return tuple(ref.name for ref in loaded if before.get(ref.name, ref.sha256) != ref.sha256)
 
 
 def _on_recorded(app: App, rig: Rig, recorded: Sequence[str]) -> App:
