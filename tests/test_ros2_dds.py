@@ -171,6 +171,20 @@ def test_writes_go_on_without_anybody_who_reads():
     wire.close()
 
 
+def test_one_sink_that_leaves_takes_no_other_with_it():
+    domain = next(DOMAINS)
+    old = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain, node="old")
+    with pytest.raises(ConfigError, match="another `insecure`"):
+        Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain, insecure=True)
+    new = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain)
+    old.close()
+    with reader(domain, "labels") as seen:
+        until(lambda: seen, lambda: new.write(label_map()))
+    new.close()
+    again = Dds("/edgeperc", "daemon", domain_id=domain, insecure=True)
+    again.close()
+
+
 def test_a_domain_that_ros_does_not_have_is_refused():
     with pytest.raises(ConfigError, match="domain_id = 233"):
         Ros2(daemon=FakeDaemon(), backend="dds", domain_id=233)

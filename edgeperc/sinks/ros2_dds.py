@@ -14,8 +14,10 @@ of a message are never made by this library, which is slow at it, but handed thr
 from __future__ import annotations
 
 import functools
+import threading
 import types
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,14 +62,18 @@ class Dds:
         if not 0 <= domain_id <= MAX_DOMAIN_ID:
             raise ConfigError(f"ros2 sink: domain_id = {domain_id}, must be 0 to {MAX_DOMAIN_ID}")
         self._namespace, self._node = namespace, node
-        self._domain = _enter(domain_id, insecure)
+        _enter(domain_id, insecure)
+        self._domain_id: int | None = domain_id
         try:
-            self._participant = DomainParticipant(domain_id, Qos(Policy.Userdata(b"enclave=/;")))
+            self._participant: Any = DomainParticipant(
+                domain_id, Qos(Policy.Userdata(b"enclave=/;"))
+            )
         except DDSException as error:
+            _leave(domain_id)
             raise ConfigError(f"ros2 sink: cannot enter DDS domain {domain_id}: {error}") from error
         self._writers: dict[RosTopic, DataWriter[Any]] = {}
         about_us = RosTopic("ros_discovery_info", DISCOVERY, latched=True, depth=1)
-        self._discovery = self._writer(about_us.name, about_us)
+        self._discovery: Any = self._writer(about_us.name, about_us)
         self._announce()
 
     def publish(self, topic: RosTopic, data: bytes) -> None:
@@ -85,9 +91,11 @@ class Dds:
     def close(self) -> None:
         """Leave the domain; may be called twice."""
         self._writers.clear()
-        for attribute in ("_discovery", "_participant", "_domain"):
-            # Deleted by the library when nobody refers to them; entities in this order.
-            setattr(self, attribute, None)
+        # Deleted by the library when nobody refers to them: writers, then who writes.
+        self._discovery = self._participant = None
+        domain_id, self._domain_id = self._domain_id, None
+        if domain_id is not None:
+            _leave(domain_id)
 
     def _writer(self, name: str, topic: RosTopic) -> DataWriter[Any]:
         """A writer; one that is reliable also matches readers that do not ask for it."""
@@ -173,17 +181,48 @@ _BASE: dict[str, Any] = {
 }
 
 
-def _enter(domain_id: int, insecure: bool) -> Domain | None:
-    """The domain, reaching as far as it may; None if this process is in it already."""
-    reach = _EVERYWHERE if insecure else _HERE_ONLY
-    try:
-        return Domain(
-            domain_id, f'<CycloneDDS><Domain id="any">{reach}{_BY_NAME}</Domain></CycloneDDS>'
-        )
-    except DDSException as error:
-        if error.code == DDSException.DDS_RETCODE_PRECONDITION_NOT_MET:
-            return None
-        raise ConfigError(f"ros2 sink: cannot enter DDS domain {domain_id}: {error}") from error
+@dataclass
+class _Entered:
+    """A domain that this process is in, with how far it reaches, and how many participants."""
+
+    domain: Domain
+    insecure: bool
+    users: int = 0
+
+
+_entered: dict[int, _Entered] = {}
+_entering = threading.Lock()
+
+
+def _enter(domain_id: int, insecure: bool) -> None:
+    """Enter a domain, or be one more in it; it cannot reach farther for one than for another."""
+    with _entering:
+        entered = _entered.get(domain_id)
+        if entered is None:
+            reach = _EVERYWHERE if insecure else _HERE_ONLY
+            config = f'<CycloneDDS><Domain id="any">{reach}{_BY_NAME}</Domain></CycloneDDS>'
+            try:
+                entered = _Entered(Domain(domain_id, config), insecure)
+            except DDSException as error:
+                raise ConfigError(
+                    f"ros2 sink: cannot enter DDS domain {domain_id}: {error}"
+                ) from error
+            _entered[domain_id] = entered
+        elif entered.insecure != insecure:
+            raise ConfigError(
+                f"ros2 sink: another sink is in DDS domain {domain_id} with another `insecure`",
+                hint="give both the same, or restart the daemon",
+            )
+        entered.users += 1
+
+
+def _leave(domain_id: int) -> None:
+    """One less; the last one to go ends the domain, and with it all that is left in it."""
+    with _entering:
+        entered = _entered[domain_id]
+        entered.users -= 1
+        if entered.users == 0:
+            del _entered[domain_id]
 
 
 def _gid(guid: uuid.UUID) -> Any:
