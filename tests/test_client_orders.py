@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeperc import places
+from edgeperc.cli.access import with_insecure
 from edgeperc.client import Client, connect
 from edgeperc.connection import Access
 from edgeperc.control import (
@@ -454,3 +455,12 @@ def test_watch_shows_its_token_from_a_file_or_the_environment(
     assert edgeperc(*watch, "--token-file", str(file)).returncode == 0
     file.write_text(f"read {token}\n")
     assert "2 words, not a token" in edgeperc(*watch, "--token-file", str(file)).stderr
+
+
+def test_insecure_is_for_every_sink_that_can_be_reached(tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    path.write_text(
+        'rig = "twin"\n[[pipelines]]\nname = "p"\ninput = "dvs"\nmodel = "sltnet-twin"\n'
+        '[[sinks]]\nkind = "null"\n[[sinks]]\nkind = "grpc"\n'
+    )
+    assert with_insecure(str(path), []) == ["sinks.1.insecure=true"]
