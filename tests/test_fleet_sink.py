@@ -98,6 +98,18 @@ def test_device_may_refuse_all_orders(where):
             ask(link.session, "default", "robot-1", "GetStatus", timeout_s=1.0)
 
 
+def test_order_that_takes_the_sink_itself_away_hangs_nobody(where):
+    sink = device(where, "robot-1")
+    sink._daemon.stop_recording = sink.close
+    with Link(where) as link, Watcher(link) as watcher:
+        until(watcher.devices)
+        with pytest.raises(DeviceError, match="does not answer"):
+            ask(link.session, "default", "robot-1", "StopRecording", timeout_s=3.0)
+        until(lambda: not watcher.devices()[0].is_here)
+    sink._orders.join(PATIENCE_S)
+    assert not sink._orders.is_alive()
+
+
 def test_device_is_up_before_its_router():
     address = f"tcp/127.0.0.1:{free_port()}"
     with closing(device(address, "early")) as sink:

@@ -147,16 +147,23 @@ class Fleet:
 
     def _answer(self, orders: Any) -> None:
         """Carry out orders until the link is closed."""
+        import zenoh
+
         for query in orders:
             with query:
                 order = str(query.key_expr).rpartition("/")[2]
                 payload = query.payload.to_bytes() if query.payload is not None else b""
                 try:
-                    query.reply(
-                        f"{self._key}/control/{order}", answer(order, payload, self._daemon)
-                    )
-                except EdgepercError as error:
-                    query.reply_err(refusal(error))
+                    said, error = answer(order, payload, self._daemon), b""
+                except EdgepercError as refused:
+                    said, error = b"", refusal(refused)
                 except Exception:  # an order must not end all orders
                     log.exception("fleet: %s failed", order)
-                    query.reply_err(b"\nthe device failed to carry it out; its log says why\n")
+                    said, error = b"", b"\nthe device failed to carry it out; its log says why\n"
+                try:
+                    if error:
+                        query.reply_err(error)
+                    else:
+                        query.reply(f"{self._key}/control/{order}", said)
+                except zenoh.ZError as lost:  # the order may have taken this very sink away
+                    log.info("fleet: nobody hears that %s was carried out: %s", order, lost)
