@@ -53,10 +53,10 @@ class Published:
             message = self.message(encoding)
             with self._lock:
                 if encoding not in self._bytes:
-                    self._bytes[encoding] = message.SerializeToString()
+                    self._bytes[encoding] = bytes(message.SerializeToString())
                 data = self._bytes[encoding]
         if dropped:
-            return data + pb.Result(dropped_before=dropped).SerializeToString()
+            return data + bytes(pb.Result(dropped_before=dropped).SerializeToString())
         return data
 
 
