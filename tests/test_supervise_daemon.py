@@ -92,6 +92,7 @@ def test_a_broken_file_changes_nothing_and_is_told(serving: Serving) -> None:
     assert serving.pids() == before
 
 
+@pytest.mark.slow
 def test_what_is_removed_ends_and_what_is_added_begins(serving: Serving) -> None:
     before = serving.pids()
     serving.write('rig = "rig.toml"\n' + PIPELINE.format(name="a", input="left"))
@@ -109,6 +110,7 @@ def test_what_is_removed_ends_and_what_is_added_begins(serving: Serving) -> None
     serving.goes_on("left", "right")
 
 
+@pytest.mark.slow
 def test_a_changed_sensor_takes_its_pipelines_along(serving: Serving) -> None:
     before = serving.pids()
     rig = serving.path.with_name("rig.toml")
