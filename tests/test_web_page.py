@@ -122,11 +122,20 @@ def points(daemon: WebDaemon) -> list[tuple[list[float], float]]:
     ]
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["scaled", "letterboxed"])
-def test_a_click_arrives_in_image_pixels(page: Any, daemon: WebDaemon, large: bool) -> None:
+@pytest.mark.parametrize(
+    ("large", "height_px"),
+    [(False, 900), (True, 900), (True, 480)],
+    ids=["scaled", "bars above and below", "bars at the sides"],
+)
+def test_a_click_arrives_in_image_pixels(
+    page: Any, daemon: WebDaemon, large: bool, height_px: int
+) -> None:
+    page.set_viewport_size({"width": 1300, "height": height_px})
     if large:
         page.keyboard.press("1")
         page.wait_for_selector("#views.alone")
+        box = page.locator(f"{VIEW} .stage").bounding_box()
+        assert (box["width"] / box["height"] > WIDTH / HEIGHT + 0.1) == (height_px == 480)
     before = len(points(daemon))
     page.mouse.click(*spot(page, 10.5, 9.5))
     assert eventually(lambda: len(points(daemon)) > before)
