@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from edgeperc import places, plugin
+from edgeperc import plugin
 from edgeperc.clock import ReplayClock, host_clock
 from edgeperc.config import Input, ModelCard, PipelineTable
 from edgeperc.control import Daemon
@@ -93,8 +93,8 @@ def _search(
 def open_pipeline(plan: Plan, name: str) -> Pipeline:
     """A pipeline of a plan, its model loaded. Raises ConfigError or ModelError."""
     table, where = plan.pipeline(name)
+    model = plan.model(name)
     with blame(f"{where} model"):
-        model = places.find_model(table.model)
         answer = open_model(model, table)
     return Pipeline(
         name=table.name,

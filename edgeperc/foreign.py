@@ -3,7 +3,8 @@
     check_foreign(toml, plan)       # raises ConfigError for what it may not name
 
 Code (`package.module:Class`, `./file.py:Class`), rigs by path and models by path are refused,
-unless the operator's own file, the one that runs, names the very same.
+unless the operator's own file, the one that runs, names the very same. Sinks may be left out and no
+more: they say who may listen, and which files are written.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ def check_foreign(toml: str, plan: Plan) -> None:
     """Raise ConfigError for text that names code or files that `plan` does not name."""
     if len(toml) > LONGEST_TOML:
         raise ConfigError(f"an app of {len(toml):,} characters; at most {LONGEST_TOML:,}")
+    app = parse_toml(toml, where="the app sent")
+    for number, table in enumerate(_tables(app.get("sinks")), start=1):
+        if table not in plan.app.sinks:
+            raise ConfigError(
+                f"[[sinks]] #{number}: is none of those that run, and another is never taken from"
+                " the network",
+                hint="let the operator write it into the app's file",
+            )
     own = {value for _, value in _named(_table_of(plan))}
-    for where, value in _named(parse_toml(toml, where="the app sent")):
+    for where, value in _named(app):
         if value not in own and not _is_plain(value):
             raise ConfigError(
                 f"{where}: '{value}' names code or a file, which is never taken from the network",
@@ -36,8 +45,6 @@ def _named(app: dict[str, Any]) -> list[tuple[str, str]]:
     found = [("rig", app.get("rig"))]
     for number, table in enumerate(_tables(app.get("pipelines")), start=1):
         found.append((f"[[pipelines]] #{number} model", table.get("model")))
-    for number, table in enumerate(_tables(app.get("sinks")), start=1):
-        found.append((f"[[sinks]] #{number} kind", table.get("kind")))
     search = app.get("search")
     if isinstance(search, dict):
         found.append(("[search] scheduler", search.get("scheduler")))
@@ -52,7 +59,6 @@ def _table_of(plan: Plan) -> dict[str, Any]:
     return {
         "rig": plan.app.rig,
         "pipelines": [{"model": table.model} for table in plan.app.pipelines],
-        "sinks": [dict(table) for table in plan.app.sinks],
         "search": {"scheduler": plan.app.search.scheduler} if plan.app.search else None,
     }
 

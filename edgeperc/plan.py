@@ -97,6 +97,12 @@ class Plan:
                 return table, f"{self.app_where} [[pipelines]] #{number}"
         raise KeyError(name)
 
+    def model(self, name: str) -> places.ModelFolder:
+        """A pipeline's model, its files here. Raises ConfigError or ModelError."""
+        table, where = self.pipeline(name)
+        with blame(f"{where} model"):
+            return places.find_model(table.model)
+
 
 def open_model(
     model: places.ModelFolder, table: PipelineTable

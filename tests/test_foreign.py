@@ -11,12 +11,13 @@ from edgeperc.foreign import LONGEST_TOML, check_foreign
 from edgeperc.plan import Plan
 
 APP = 'rig = "twin"\n[[pipelines]]\nname = "a"\ninput = "dvs"\nmodel = "sltnet-twin"\n'
+GRPC = '[[sinks]]\nkind = "grpc"\nlisten = "127.0.0.1:0"\n'
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Plan:
     path = tmp_path / "app.toml"
-    path.write_text(APP + '[[sinks]]\nkind = "./mine.py:Mine"\n')
+    path.write_text(APP + '[[sinks]]\nkind = "./mine.py:Mine"\n' + GRPC)
     return Plan.load(str(path))
 
 
@@ -25,7 +26,7 @@ def own(tmp_path: Path) -> Plan:
     [
         APP,
         APP.replace("sltnet-twin", "another"),
-        APP + '[[sinks]]\nkind = "grpc"\nlisten = "127.0.0.1:0"\n',
+        APP + GRPC,
         APP + '[[sinks]]\nkind = "./mine.py:Mine"\n',  # the operator's own
         APP + '[search]\ngaze = "a"\nscheduler = "bayes"\n',
     ],
@@ -37,8 +38,11 @@ def test_what_is_installed_may_be_chosen(text: str, own: Plan) -> None:
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        (APP + '[[sinks]]\nkind = "os:system"\n', "[[sinks]] #1 kind"),
-        (APP + '[[sinks]]\nkind = "null"\n[[sinks]]\nkind = "./f.py:F"\n', "[[sinks]] #2 kind"),
+        (APP + '[[sinks]]\nkind = "os:system"\n', "[[sinks]] #1"),
+        (APP + GRPC + '[[sinks]]\nkind = "./f.py:F"\n', "[[sinks]] #2"),
+        (APP + GRPC + "insecure = true\n", "[[sinks]] #1"),
+        (APP + GRPC.replace("127.0.0.1", "0.0.0.0"), "[[sinks]] #1"),
+        (APP + '[[sinks]]\nkind = "file"\nfolder = "/etc/cron.d"\n', "[[sinks]] #1"),
         (APP + '[search]\ngaze = "a"\nscheduler = "a.b:C"\n', "[search] scheduler"),
         (APP.replace('"twin"', '"./rig.toml"'), "rig"),
         (APP.replace('"twin"', '"/etc/rig.toml"'), "rig"),

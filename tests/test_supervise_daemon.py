@@ -140,7 +140,7 @@ def test_an_app_is_applied_from_afar_and_written_to_its_file(serving: Serving) -
     with pytest.raises(ControlError, match="has changed") as refused:
         daemon.apply(read.toml, read.etag)
     assert refused.value.why == "conflict"
-    with pytest.raises(ConfigError, match="names code"):
+    with pytest.raises(ConfigError, match="is none of those that run"):
         daemon.apply(wanted + '[[sinks]]\nkind = "os:system"\n', applied.etag)
     with pytest.raises(ConfigError, match="unknown key"):
         daemon.apply("colour = 3\n" + wanted, applied.etag)

@@ -20,7 +20,7 @@ from edgeperc import places
 from edgeperc.assemble import prepare_sink, sources_of
 from edgeperc.control import AppText, ControlError, DaemonStatus
 from edgeperc.daemon import LocalDaemon
-from edgeperc.errors import ConfigError, EdgepercError, blame
+from edgeperc.errors import ConfigError, EdgepercError
 from edgeperc.foreign import check_foreign
 from edgeperc.plan import Plan, check_names
 from edgeperc.result import Inventory
@@ -139,9 +139,7 @@ def _check(plan: Plan) -> None:
     """Raise ConfigError for what is wrong with a plan, without opening anything."""
     check_names(plan)
     for each in plan.app.pipelines:
-        table, where = plan.pipeline(each.name)
-        with blame(f"{where} model"):
-            places.find_model(table.model)
+        plan.model(each.name)
     given = {"inventory": Inventory(), "trackers": (), "daemon": None, "plan": plan}
     for number in range(1, len(plan.app.sinks) + 1):
         prepare_sink(plan, number, given)

@@ -21,7 +21,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from edgeperc import places
 from edgeperc.clock import ReplayClock, host_clock
 from edgeperc.control import SinkStatus, WorkerStatus
 from edgeperc.errors import EdgepercError
@@ -481,7 +480,7 @@ def _inputs(plan: Plan, name: str) -> tuple[str, ...]:
 def _pipeline_key(plan: Plan, name: str) -> Any:
     """What a pipeline's process is made of; one with an equal key may go on."""
     table, _ = plan.pipeline(name)
-    model = places.find_model(table.model)
+    model = plan.model(name)
     sensors = [sensor_order(plan, each) for each in _inputs(plan, name)]
     return table, model.card, model.folder.resolve(), sensors
 
@@ -492,7 +491,7 @@ def _search_key(plan: Plan) -> Any:
     if search is None:
         return None
     table, _ = plan.pipeline(search.gaze)
-    model = places.find_model(table.model)
+    model = plan.model(search.gaze)
     own = table, model.card, model.folder.resolve(), rig.sensors[table.input]
     return own, search, rig.mirror, rig.field, rig.calibration, rig.sensors.get(rig.field.wide)
 
