@@ -36,7 +36,7 @@ def disk_full(folder: Path) -> None:
     """Record onto a disk of a few megabytes."""
     with _small_disk(folder / "disk") as disk:
         with two_pipelines(folder, APP + RECORD.format(disk)) as victim:
-            victim.until(lambda: "No space left" in victim.said(), "says that the disk is full", 90)
+            victim.until(lambda: "disk is full" in victim.said(), "says that the disk is full", 90)
             victim.wait_results(HURT, 5)
             if victim.healthy() is not True:
                 raise FaultError("the daemon is not well")
