@@ -52,12 +52,11 @@ def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] =
     rows, survived, injected = [], 0, 0
     for fault in chosen:
         figures.progress(fault.name)
-        row = {"fault": fault.name, "demanded": fault.demanded}
         with tempfile.TemporaryDirectory(prefix="edgeperc-fault-") as folder:
             try:
                 seconds = fault.do(Path(folder))
             except fault_recordings.ImpossibleError as error:
-                rows.append(row | {"outcome": f"not tried: {error}", "as before after s": ""})
+                rows.append(_row(fault, f"not tried: {error}"))
                 continue
             except (FaultError, EdgepercError, OSError) as error:
                 outcome, after = f"FAILED: {error}", ""
@@ -65,7 +64,7 @@ def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] =
                 survived += 1
                 outcome, after = "as demanded", "" if seconds is None else f"{seconds:.1f}"
         injected += 1
-        rows.append(row | {"outcome": outcome, "as before after s": after})
+        rows.append(_row(fault, outcome, after))
         figures.detail(f"recovery_s_{fault.name.replace(' ', '_')}", float(after or 0))
     figures.add("faults_injected", injected, "ways in which a daemon was hurt")
     figures.add("faults_survived", survived, "of these, with the outcome that is demanded")
@@ -73,3 +72,9 @@ def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] =
         "recordings_corrupt", len(fault_recordings.corrupt), "recordings that could not be read"
     )
     figures.tables.append(("Faults", rows))
+
+
+def _row(fault: Fault, outcome: str, after: str = "") -> dict[str, str]:
+    """A line of the table; what is long comes last, where a terminal may cut it."""
+    about = {"fault": fault.name, "as before after s": after}
+    return about | {"outcome": outcome, "demanded": fault.demanded}
