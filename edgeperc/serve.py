@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -56,7 +56,10 @@ def serve(
     notify = Notify()
     with stop_signals() as stopping, _reloads(daemon, notify):  # before it is said that it runs
         _announce(console, plan, run)
-        watch_run(run, console, duration_s=duration_s, stopping=stopping, notify=notify)
+        errors = (lambda: daemon.status().errors) if daemon else None
+        watch_run(
+            run, console, duration_s=duration_s, stopping=stopping, notify=notify, errors=errors
+        )
     return run
 
 
@@ -107,11 +110,13 @@ def watch_run(
     duration_s: float | None = None,
     stopping: threading.Event | None = None,
     notify: Notify | None = None,
+    errors: Callable[[], tuple[str, ...]] | None = None,
 ) -> bool:
     """Start a run, show it until it ends, stop it; True if it was stopped before its end.
 
     stopping: see `stop_signals`, which is asked for where it is not given. notify: of a daemon,
-    who is told that it serves, and that it goes on for as long as nobody in it is stuck.
+    who is told that it serves, and that it goes on for as long as nobody in it is stuck. errors:
+    what is wrong, if that is more than the run knows of.
     """
     if stopping is None:
         with stop_signals() as asked:
@@ -128,7 +133,7 @@ def watch_run(
                 ended = run.wait(0.2)
                 run.report()
                 show()
-                _tell(notify, run)
+                _tell(notify, run, errors() if errors else run.errors)
     finally:
         notify.stopping()
         run.stop()
@@ -136,14 +141,13 @@ def watch_run(
     return not ended
 
 
-def _tell(notify: Notify, run: Running) -> None:
+def _tell(notify: Notify, run: Running, errors: tuple[str, ...]) -> None:
     """Let the service manager know that all goes on, or what does not."""
     if stuck := run.stuck():
         log.error("%s", stuck)
         notify.status(stuck)
         return
     notify.alive()
-    errors = run.errors
     notify.status(f"degraded: {errors[0]}" if errors else "serving")
 
 

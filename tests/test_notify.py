@@ -38,8 +38,9 @@ def heard(listening: socket.socket) -> dict[str, str]:
 
 
 def until(listening: socket.socket, wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    deadline_s = time.monotonic() + 120
     while not wanted(said := heard(listening)):
-        pass
+        assert time.monotonic() < deadline_s, said
     return said
 
 
