@@ -107,9 +107,9 @@ def killed(kind: str) -> Do:
         with two_pipelines(folder) as victim:
             pid = _of_hurt(victim, kind)
             before = victim.results(OTHER)
+            count = len(victim.workers())
             os.kill(pid, signal.SIGKILL)
-            victim.until(lambda: pid not in descendants(victim.process.pid), "buries it", 10)
-            seconds = victim.wait_results(HURT, 3)
+            seconds = _came_back(victim, pid, count)
             _went_on(victim, before)
             return seconds
 
@@ -121,12 +121,11 @@ def hung(folder: Path) -> float:
     with two_pipelines(folder) as victim:
         pid = _of_hurt(victim, "pipeline")
         before = victim.results(OTHER)
+        count = len(victim.workers())
         os.kill(pid, signal.SIGSTOP)
-        started_s = time.monotonic()
-        victim.until(lambda: pid not in descendants(victim.process.pid), "kills it", 30)
-        victim.wait_results(HURT, 3)
+        seconds = _came_back(victim, pid, count)
         _went_on(victim, before)
-        return time.monotonic() - started_s
+        return seconds
 
 
 def search_killed(folder: Path) -> float:
@@ -233,7 +232,7 @@ def model_corrupted(folder: Path) -> float:
         victim.until(lambda: "sha256" in victim.said(), "says what is wrong with the file", 30)
         _went_on(victim, before)
         network.write_bytes(whole)
-        return victim.wait_results(HURT, 3, 90)
+        return victim.wait_health("pipelines/hurt", True, 90)
 
 
 def model_corrupted_before(folder: Path) -> float | None:
@@ -323,6 +322,19 @@ FAULTS: tuple[tuple[str, str, Do], ...] = (
 def _of_hurt(victim: Victim, kind: str) -> int:
     """Process id of the hurt pipeline or its sensor: they are started first."""
     return victim.worker(f"{kind} 1")
+
+
+def _came_back(victim: Victim, dead: int, count: int) -> float:
+    """Wait until a process is gone, there are `count` again, and the hurt pipeline gives results.
+
+    Seconds since it was hurt. Results alone would not do: some were on their way before.
+    """
+    started_s = time.monotonic()
+    victim.until(lambda: dead not in descendants(victim.process.pid), "buries it", 60)
+    victim.until(lambda: len(victim.workers()) >= count, "starts another", 60)
+    victim.until(lambda: victim.healthy("pipelines/hurt") is True, "gives results again", 60)
+    victim.wait_results(HURT, 3)
+    return time.monotonic() - started_s
 
 
 def _went_on(victim: Victim, before: int) -> None:
