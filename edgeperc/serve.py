@@ -56,7 +56,7 @@ def serve(
     notify = Notify()
     with stop_signals() as stopping, _reloads(daemon, notify):  # before it is said that it runs
         _announce(console, plan, run)
-        errors = (lambda: daemon.status().errors) if daemon else None
+        errors = daemon.errors if daemon else None
         watch_run(
             run, console, duration_s=duration_s, stopping=stopping, notify=notify, errors=errors
         )

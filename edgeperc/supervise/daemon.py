@@ -63,13 +63,17 @@ class SupervisedDaemon(LocalDaemon):
         self._sinks.become(plan, models=run.refs, trackers=run.trackers)
         self.bind(run)
 
+    def errors(self) -> tuple[str, ...]:
+        """What the run suffers from, and what was wrong with the last change."""
+        return (*self.run.errors, *([self._trouble] if self._trouble else []))
+
     def status(self) -> DaemonStatus:
         """How it is now, and what was wrong with the last change."""
         status = super().status()
         if not self._trouble:
             return status
         state = "degraded" if status.state == "serving" else status.state
-        return replace(status, state=state, errors=(*status.errors, self._trouble))
+        return replace(status, state=state, errors=self.errors())
 
     def app(self) -> AppText:
         """What it runs: the file's text, or what was applied since."""
