@@ -31,7 +31,7 @@ test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not hardware"
 
 fuzz: $(VENV)/.dev  ## ten minutes of processor time on each parser that eats what others wrote
-	EDGEPERC_FUZZ_S=600 $(BIN)/python -m pytest tests/test_fuzz.py
+	EDGEPERC_FUZZ_S=600 $(BIN)/python -m pytest -m fuzz -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Damage done by chance: what parsers must survive. `for data in mutations(seeds): parse(data)`.
 
-EDGEPERC_FUZZ_S=600 goes on for so many seconds of processor time (`make fuzz`); without it a test
-tries a few hundred, the same each time.
+EDGEPERC_FUZZ_S=600 goes on for so many seconds of processor time (`make fuzz`) and then prints how
+many tries there were; without it a test makes a few hundred, the same each time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,21 @@ MAX_BYTES = 1 << 16
 
 def mutations(seeds: Sequence[bytes], *, words: Sequence[bytes] = ()) -> Iterator[bytes]:
     """Pieces of `seeds` cut, doubled, moved and overwritten. words: that mean something there."""
+    for rng in tries(TRIES):
+        yield damaged(seeds[int(rng.integers(len(seeds)))], rng, seeds, words)
+
+
+def tries(count: int) -> Iterator[np.random.Generator]:
+    """Dice, `count` times, or for as long as EDGEPERC_FUZZ_S says."""
     seconds = float(os.environ.get("EDGEPERC_FUZZ_S", "0"))
     rng = np.random.default_rng(time.time_ns() if seconds else 0)
-    done, until_s = 0, time.process_time() + seconds
-    while done < TRIES or time.process_time() < until_s:
-        yield damaged(seeds[int(rng.integers(len(seeds)))], rng, seeds, words)
+    done, began_s = 0, time.process_time()
+    while done < count or time.process_time() < began_s + seconds:
+        yield rng
         done += 1
+    if seconds:
+        name = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+        print(f"{name}: {done:,} tries in {time.process_time() - began_s:.0f} s")
 
 
 def damaged(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import pytest
 from edgeperc.drivers.formats import Options, sniff
 from edgeperc.drivers.formats.packets import UntilError, cut, in_order
 from edgeperc.drivers.replay import Replay
-from edgeperc.errors import DataError
+from edgeperc.errors import DataError, EdgepercError
 from edgeperc.packet import Events, Packet
 from edgeperc.validate import Validator
+
+from .mutations import damaged, tries
 
 Written = Callable[[str], Path]
 Real = Callable[[str], Path]
@@ -117,6 +120,38 @@ def test_the_sound_half_is_delivered(
     assert error is not None or looks_whole
     if error and kind in NATIVE:
         assert str(error).startswith((str(path), "replay: event"))
+
+
+@pytest.mark.fuzz
+def test_no_damage_by_chance_is_worse_than_a_data_error(
+    scene: Any, written: Written, writers: Any, tmp_path: Path
+) -> None:
+    few = {column: getattr(scene, column)[:400] for column in "txyp"}
+    small = dataclasses.replace(
+        scene, **few, images=scene.images[:2, :8], exposures_us=scene.exposures_us[:2]
+    )
+    wholes, opened = {}, 0
+    for kind in OURS:
+        path = tmp_path / kind / written(kind).name
+        path.parent.mkdir()
+        writers[kind](path, small)
+        wholes[kind] = path.read_bytes()
+    for dice in tries(150):
+        kind = OURS[int(dice.integers(len(OURS)))]
+        path = tmp_path / kind / f"damaged-{written(kind).name}"
+        path.write_bytes(damaged(wholes[kind], dice, tuple(wholes.values())))
+        began_s = time.process_time()
+        try:
+            columns, _ = outcome(read_here(path))
+        except EdgepercError:  # it cannot even be told what it was
+            continue
+        opened += 1
+        kept = tmp_path / f"slow-{kind}"
+        if (spent_s := time.process_time() - began_s) > 20:
+            kept.write_bytes(path.read_bytes())
+        assert spent_s <= 20, kept
+        assert (np.diff(columns[0]) >= 0).all(), kind
+    assert opened > 20
 
 
 @pytest.mark.parametrize("kind", ["evt2", "evt3", "dat2", "text_s", "dsec", "ros1_dvs"])

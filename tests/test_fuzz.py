@@ -24,6 +24,8 @@ from edgeperc.result import Detections, Instances, LabelMap, ModelRef, Result, S
 from .mutations import damaged, mutations
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.fuzz
+
 STAMP = Stamp(source="dvs", seq=3, start_ns=10**18, end_ns=10**18 + 5)
 MODEL = ModelRef(name="m", sha256="ab", engine="onnxruntime", provider="cpu")
 WORDS = (b"[[pipelines]]\n", b"[search]\n", b'"', b"inf", b"nan", b"-1", b"99999999999999999999")

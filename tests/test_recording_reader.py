@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import random
 import struct
-import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 from mcap.reader import make_reader
 
+from edgeperc.drivers.formats.recording import end_of, sensors_in
 from edgeperc.errors import DataError, EdgepercError
 from edgeperc.packet import Packet
+from edgeperc.plan import Plan
 from edgeperc.recording.bag import make_bag
+from edgeperc.recording.head import About
 from edgeperc.recording.items import items
 from edgeperc.recording.mcap_file import MAGIC, McapFile
+from edgeperc.recording.plan import recorded_plan
 from edgeperc.recording.reader import head, is_ours, records, topics
+from edgeperc.recording.recorder import Recorder
 from edgeperc.recording.repair import repair
 from edgeperc.result import Result
 
+from .mutations import tries
 from .recording_process import packet
 from .test_recorder import frame, record
 from .test_ros_messages import ITEMS, as_bytes
-
-FUZZ_S = float(os.environ.get("EDGEPERC_FUZZ_S", "1.5"))
-"""How long to damage recordings at random; 600 for a night."""
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,16 @@ def test_a_file_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:
         head(tmp_path)
 
 
+def test_a_flipped_bit_in_the_app_inside_is_found(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a.mcap", About.of(Plan.load("events"), ()))
+    recorder.close()
+    data = bytearray(recorder.path.read_bytes())
+    data[data.index(b"sltnet-twin")] ^= 1
+    path = write(tmp_path, bytes(data))
+    with pytest.raises(DataError, match="the recording's beginning is damaged"):
+        recorded_plan(path)
+
+
 def bomb(size: int, claimed: int) -> bytes:
     """A chunk that unpacks to `size` zeros and says that it unpacks to `claimed`."""
     content = bytes(size)
@@ -219,26 +230,24 @@ def test_only_files_of_ours_in_a_folder_count(tmp_path: Path) -> None:
     assert list(items(tmp_path)) == []
 
 
-def damaged(data: bytes, dice: random.Random) -> bytes:
+def damaged(data: bytes, dice: np.random.Generator) -> bytes:
     """A recording with something wrong."""
-    at, other = dice.randrange(len(data)), dice.randrange(len(data))
-    length = dice.choice([1, 2, 8, 100, 5000])
-    wild = dice.choice([0, 1, (1 << 32) - 1, 1 << 31, (1 << 64) - 1, 1 << 40])
+    at, other = (int(dice.integers(len(data))) for _ in range(2))
+    length = int(dice.choice([1, 2, 8, 100, 5000]))
+    wild = (0, 1, (1 << 32) - 1, 1 << 31, (1 << 64) - 1, 1 << 40)[int(dice.integers(6))]
     flipped = bytearray(data)
-    for _ in range(dice.choice([1, 3, 50])):
-        flipped[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-    return dice.choice(
-        [
-            bytes(flipped),
-            data[:at],
-            data[:at] + data[at + length :],
-            data[:at] + data[at : at + length] + data[at:],
-            data[:at] + data[other : other + length] + data[at + length :],
-            data[:at] + dice.randbytes(length) + data[at + length :],
-            data[:at] + wild.to_bytes(8, "little") + data[at + 8 :],
-            data[:at] + data[other:],
-        ]
-    )
+    for _ in range(int(dice.choice([1, 3, 50]))):
+        flipped[int(dice.integers(len(data)))] ^= 1 << int(dice.integers(8))
+    return (
+        bytes(flipped),
+        data[:at],
+        data[:at] + data[at + length :],
+        data[:at] + data[at : at + length] + data[at:],
+        data[:at] + data[other : other + length] + data[at + length :],
+        data[:at] + dice.bytes(length) + data[at + length :],
+        data[:at] + wild.to_bytes(8, "little") + data[at + 8 :],
+        data[:at] + data[other:],
+    )[int(dice.integers(8))]
 
 
 def unpacked(data: bytes, folder: Path) -> bytes:
@@ -253,26 +262,25 @@ def unpacked(data: bytes, folder: Path) -> bytes:
     return bytes(found)
 
 
+@pytest.mark.fuzz
 def test_no_damage_is_worse_than_a_data_error(
     whole: tuple[bytes, list[Packet | Result]], tmp_path: Path
 ) -> None:
-    small = tmp_path / "small.mcap"
-    record(small, [packet(0), frame(0, side=20), *ITEMS.values(), packet(1)])
-    originals = [small.read_bytes(), whole[0]]
+    small = Recorder(tmp_path / "small.mcap", About.of(Plan.load("search"), ()), wait=True)
+    for item in (packet(0), frame(0, side=20), *ITEMS.values(), packet(1)):
+        small.put(item)
+    small.close()
+    originals = [small.path.read_bytes(), whole[0]]
     originals.append(unpacked(originals[0], tmp_path))
-    seed = random.randrange(1 << 32)
-    dice = random.Random(seed)
-    until_s = time.process_time() + FUZZ_S
-    count = 0
-    while time.process_time() < until_s or count < 20:
-        path = write(tmp_path, damaged(dice.choices(originals, [6, 1, 6])[0], dice))
+    for dice in tries(60):
+        data = originals[int(dice.choice(3, p=[0.46, 0.08, 0.46]))]
+        path = write(tmp_path, damaged(data, dice))
         try:
             readable(path)
-            for step in (head, topics, repair):
+            for step in (head, topics, sensors_in, end_of, recorded_plan, repair):
                 with suppress(EdgepercError):
                     step(path)
         except Exception as error:
-            kept = Path(f"/tmp/edgeperc-fuzz-{seed}-{count}.mcap")
+            kept = Path(f"/tmp/edgeperc-fuzz-{zlib.crc32(path.read_bytes()):08x}.mcap")
             kept.write_bytes(path.read_bytes())
             raise AssertionError(f"{kept}: {error!r}") from error
-        count += 1

@@ -68,7 +68,7 @@ def models_of(head: Head) -> tuple[ModelRef, ...]:
     """The models that ran. Raises DataError."""
     try:
         return msgspec.json.decode(head.values.get("models", "[]"), type=tuple[ModelRef, ...])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"the recording's list of models is damaged: {error}") from error
 
 
@@ -84,5 +84,7 @@ def _json(head: Head, name: str, kind: type[T]) -> T:
         )
     except KeyError:
         raise DataError(f"the recording does not hold {name}") from None
-    except (msgspec.DecodeError, ConfigError) as error:
+    except ConfigError as error:
         raise DataError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} of the recording: {error}") from error

@@ -230,6 +230,9 @@ def head(path: Path) -> Head:
                 name, at = _text(record.body, 16)
                 _, at = _text(record.body, at)
                 (size,) = struct.unpack_from("<Q", record.body, at)
+                (crc,) = struct.unpack_from("<I", record.body, at + 8 + size)
+                if crc and zlib.crc32(record.body[: at + 8 + size]) != crc:
+                    raise IndexError(f"the checksum of {name} is wrong")
                 files[name] = bytes(record.body[at + 8 : at + 8 + size])
             elif record.opcode == Opcode.CHUNK:
                 break
