@@ -209,10 +209,11 @@ class Client:
         model: str = "",
         kinds: Sequence[Kind] = (),
         encoding: Encoding = "auto",
+        wait_s: float = 0.0,
     ) -> Received:
-        """The newest result that there is, without waiting for one. "" and () are any.
+        """The newest result that there is. "" and () are any. wait_s: for a first one.
 
-        Raises DeviceError where none has come yet.
+        Raises NotYetError, a DeviceError that says when to try again, where none has come by then.
         """
         request = pb.GetLatestRequest(
             source=source,
@@ -220,7 +221,8 @@ class Client:
             kinds=[KINDS[kind] for kind in kinds],
             encoding=ENCODINGS[encoding],
         )
-        return _received(self._ask(self._rpcs.GetLatest, request).result)
+        answer = self._ask(self._rpcs.GetLatest, request, patience_s=wait_s)
+        return _received(answer.result)
 
     def segment(
         self,
@@ -233,14 +235,14 @@ class Client:
         """What an installed model says of a picture: a LabelMap, or Detections.
 
         image: (H, W) grey or (H, W, 3) RGB uint8, or the bytes of a PNG or JPEG file. model: one of
-        the app's, or one that `load` has loaded.
+        the app's, or one that `load` has loaded. timeout_s: also for a model that is being loaded.
         """
         request = pb.SegmentRequest(model=model, encoding=ENCODINGS[encoding])
         if isinstance(image, bytes):
             request.encoded = image
         else:
             request.raw.CopyFrom(_raw(image))
-        answer = self._ask(self._rpcs.Segment, request, timeout_s=timeout_s)
+        answer = self._ask(self._rpcs.Segment, request, timeout_s=timeout_s, patience_s=timeout_s)
         return from_message(answer.result)
 
     def status(self) -> DaemonStatus:
@@ -278,7 +280,7 @@ class Client:
     def load(self, model: str) -> ModelRef:
         """Load an installed model, for `segment` and the Open Inference Protocol."""
         request = control.LoadModelRequest(name=model)
-        answer = self._ask(self._control.LoadModel, request, timeout_s=SLOW_S)
+        answer = self._ask(self._control.LoadModel, request, timeout_s=SLOW_S, patience_s=SLOW_S)
         return as_dataclass(ModelRef, answer.model)
 
     def unload(self, model: str) -> None:

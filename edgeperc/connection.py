@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
+from edgeperc.proto.retry import retry_s_of
 from edgeperc.sinks.security import is_loopback
 
 DEFAULT_PORT = 50051
@@ -31,6 +33,16 @@ _REFUSALS = {
 }
 FROM_DAEMON = ("edgeperc-error", "1")
 """Trailing metadata of what a daemon says, to tell it from what gRPC says of the network."""
+
+
+class NotYetError(DeviceError):
+    """The daemon is there and cannot answer yet. retry_s: it thinks that another try is worth while
+    after so long.
+    """
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message, hint=f"try again in {retry_s:g} s")
+        self.retry_s = retry_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +88,10 @@ def _read(path: str | Path) -> bytes | None:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
+def _said_by_daemon(message: str, retry_s: float | None) -> DeviceError:
+    return DeviceError(message) if retry_s is None else NotYetError(message, retry_s=retry_s)
+
+
 class Connection:
     """Calls to the daemon at "host:port". May be used from several threads."""
 
@@ -98,12 +114,29 @@ class Connection:
         else:
             self.channel = grpc.insecure_channel(self.address, options=options)
 
-    def ask(self, rpc: Callable[..., Any], request: Any, *, timeout_s: float = 0.0) -> Any:
-        """The answer to one request. Raises ConfigError, DeviceError."""
-        try:
-            return self.call(rpc, request, timeout=timeout_s or self.timeout_s)
-        except grpc.RpcError as error:
-            raise self.readable(error) from error
+    def ask(
+        self,
+        rpc: Callable[..., Any],
+        request: Any,
+        *,
+        timeout_s: float = 0.0,
+        patience_s: float = 0.0,
+    ) -> Any:
+        """The answer to one request. Raises ConfigError, DeviceError.
+
+        patience_s: while the daemon says that it cannot answer yet, it is asked again for so long,
+        after the pauses that it asks for.
+        """
+        end_s = time.monotonic() + patience_s
+        while True:
+            try:
+                return self.call(rpc, request, timeout=timeout_s or self.timeout_s)
+            except grpc.RpcError as error:
+                said = self.readable(error)
+                left_s = end_s - time.monotonic()
+                if not isinstance(said, NotYetError) or left_s <= 0:
+                    raise said from error
+            time.sleep(min(said.retry_s, left_s))
 
     def call(self, rpc: Callable[..., Any], request: Any, **options: Any) -> Any:
         """Begin a call. Raises DeviceError once the connection is closed."""
@@ -126,8 +159,9 @@ class Connection:
                 f"{self.address}: {details}",
                 hint="give the token of a role that may: token=, --token-file or EDGEPERC_TOKEN",
             )
-        if FROM_DAEMON in [tuple(pair) for pair in error.trailing_metadata() or ()]:
-            return DeviceError(f"{self.address}: {details}")
+        said = [tuple(pair) for pair in error.trailing_metadata() or ()]
+        if FROM_DAEMON in said:
+            return _said_by_daemon(f"{self.address}: {details}", retry_s_of(said))
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return self._unreachable(details)
         if code == grpc.StatusCode.UNIMPLEMENTED:

@@ -30,12 +30,15 @@ from edgeperc.result import Instances
 MAX_WAITING = 64
 """Requests of one session that may wait for a picture."""
 
-Why = Literal["invalid", "unknown", "full"]
+Why = Literal["invalid", "unknown", "full", "later"]
 End = Literal["asked", "expired", "stopping", "gone"]
 
 
 class RefusedError(ConfigError):
-    """A request that changes nothing. why: it makes no sense, names nothing, or hits a limit."""
+    """A request that changes nothing.
+
+    why: it makes no sense, names nothing, hits a limit, or comes too early.
+    """
 
     def __init__(self, message: str, *, why: Why = "invalid", hint: str = "") -> None:
         super().__init__(message, hint=hint)

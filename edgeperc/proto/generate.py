@@ -12,8 +12,9 @@ from pathlib import Path
 from edgeperc.errors import EdgepercError
 
 ROOT = Path(__file__).parent
+NAMES = ("perception", "tracking", "control", "search", "errors")
 PROTOS = (
-    *(f"edgeperc/v1/{name}.proto" for name in ("perception", "tracking", "control", "search")),
+    *(f"edgeperc/v1/{name}.proto" for name in NAMES),
     "inference/open_inference.proto",
 )
 
@@ -21,13 +22,16 @@ PROTOS = (
 def generate(folder: Path) -> list[Path]:
     """Write the stubs below `folder`; returns their paths. Raises EdgepercError if protoc fails."""
     try:
-        from grpc_tools import protoc  # type: ignore[import-untyped]
+        import grpc_tools  # type: ignore[import-untyped]
+        from grpc_tools import protoc
     except ImportError:
         raise EdgepercError(
             "generating stubs needs grpcio-tools: pip install 'edgeperc[dev]'"
         ) from None
     outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-    if protoc.main(["protoc", f"--proto_path={ROOT}", *outputs, *PROTOS]) != 0:
+    googles = Path(grpc_tools.__file__).parent / "_proto"
+    roots = [f"--proto_path={root}" for root in (ROOT, googles)]
+    if protoc.main(["protoc", *roots, *outputs, *PROTOS]) != 0:
         raise EdgepercError(f"protoc does not accept {', '.join(PROTOS)} in {ROOT}")
     stems = [proto.removesuffix(".proto") for proto in PROTOS]
     ends = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")

@@ -26,6 +26,8 @@ from edgeperc.segment import Segmenter
 from edgeperc.sessions import RefusedError
 
 MOST_LOADED = 8
+LOAD_S = 2.0
+"""Who asks for a model that somebody else has it load waits for so long: engines take minutes."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME = 64
 
@@ -89,13 +91,15 @@ class LoadedModel:
 class LoadedModels:
     """Models by name. app: says which are loaded when they are asked for; others by `load`.
 
-    Raises RefusedError for names that are none, or are not there, and beyond MOST_LOADED.
+    Raises RefusedError for names that are none, or are not there, beyond MOST_LOADED, and ("later")
+    while a model is being loaded.
     """
 
     def __init__(self, app: Callable[[], Iterable[str]], *, threads: int = 1) -> None:
         self._app = app
         self._threads = threads
         self._models: dict[str, LoadedModel] = {}
+        self._loading: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
 
     @property
@@ -139,17 +143,35 @@ class LoadedModels:
                 raise RefusedError(f"model '{name}' is not loaded", why="unknown")
 
     def _open(self, name: str, construct: Callable[[], LoadedModel]) -> LoadedModel:
+        """Load it, which one caller at a time does; the others wait for a while."""
         with self._lock:
             if found := self._models.get(name):
                 return found
-            if len(self._models) >= MOST_LOADED:
+            is_loaded = self._loading.get(name)
+            if is_loaded is None:
+                if len(self._models) + len(self._loading) >= MOST_LOADED:
+                    raise RefusedError(
+                        f"{MOST_LOADED} models are loaded already", why="full", hint="unload one"
+                    )
+                mine = self._loading[name] = threading.Event()
+        if is_loaded is not None:
+            if not is_loaded.wait(LOAD_S):
                 raise RefusedError(
-                    f"{MOST_LOADED} models are loaded already", why="full", hint="unload one"
+                    f"model '{name}' is being loaded",
+                    why="later",
+                    hint="it takes a while; ask again",
                 )
+            return self._open(name, construct)
+        try:
             model = construct()
             _ = model.ref  # loads it, or raises
-            self._models[name] = model
+            with self._lock:
+                self._models[name] = model
             return model
+        finally:
+            with self._lock:
+                del self._loading[name]
+            mine.set()
 
 
 def installed() -> frozenset[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from edgeperc.connection import FROM_DAEMON
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Frame, Stamp
 from edgeperc.proto.codec import as_message, to_message
@@ -22,7 +21,7 @@ from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.mailbox import Mailbox, Published, Stream, delivery_options
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.pictures import picture_of
-from edgeperc.sinks.replies import BytesOf, answered, its_turn
+from edgeperc.sinks.replies import BytesOf, answered, fail, its_turn
 from edgeperc.sinks.security import LOOPBACK_PEERS
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name
@@ -120,8 +119,8 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         with self._lock:
             fitting = [item for item in self._newest.values() if wish.fits(item.result)]
         if not fitting:
-            context.set_trailing_metadata((FROM_DAEMON,))
-            context.abort(grpc.StatusCode.UNAVAILABLE, "no such result has come yet")
+            waiting = "no such result has come yet; GetStatus says what the pipelines wait for"
+            fail(context, grpc.StatusCode.UNAVAILABLE, waiting)
         return pb.GetLatestResponse(result=fitting[-1].message(encoding))
 
     def Segment(  # noqa: N802

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
 from edgeperc.connection import FROM_DAEMON
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
+from edgeperc.proto.retry import retry_metadata
 
 CODES = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
@@ -20,8 +21,11 @@ CODES = {
     "conflict": grpc.StatusCode.ABORTED,
     "taken": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "range": grpc.StatusCode.OUT_OF_RANGE,
+    "later": grpc.StatusCode.UNAVAILABLE,
 }
 """By an error's `why`."""
+RETRY_S = 1.0
+"""Before that, what is unavailable now is not worth another try."""
 LONGEST_WAIT_S = 60.0
 """For its turn, where a call has no deadline."""
 _BY_TYPE: dict[type[EdgepercError], grpc.StatusCode] = {
@@ -58,8 +62,17 @@ def answered(
     try:
         yield
     except EdgepercError as error:
-        context.set_trailing_metadata((FROM_DAEMON,))
-        context.abort(code_of(error, codes), sentence(error))
+        fail(context, code_of(error, codes), sentence(error))
+
+
+def fail(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+    """End the call; where it is UNAVAILABLE, with when to try again."""
+    said: list[tuple[str, str | bytes]] = [FROM_DAEMON]
+    if code == grpc.StatusCode.UNAVAILABLE:
+        said.append(retry_metadata(code.value[0], message, retry_s=RETRY_S))
+    context.set_trailing_metadata(tuple(said))
+    context.abort(code, message)
+    raise AssertionError("abort raises")
 
 
 @contextmanager
