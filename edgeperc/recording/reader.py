@@ -230,10 +230,13 @@ def head(path: Path) -> Head:
                 name, at = _text(record.body, 16)
                 _, at = _text(record.body, at)
                 (size,) = struct.unpack_from("<Q", record.body, at)
-                (crc,) = struct.unpack_from("<I", record.body, at + 8 + size)
-                if crc and zlib.crc32(record.body[: at + 8 + size]) != crc:
+                end = at + 8 + size
+                if end + 4 > len(record.body):
+                    raise IndexError(f"{name} is longer than its record")
+                (crc,) = struct.unpack_from("<I", record.body, end)
+                if crc and zlib.crc32(record.body[:end]) != crc:
                     raise IndexError(f"the checksum of {name} is wrong")
-                files[name] = bytes(record.body[at + 8 : at + 8 + size])
+                files[name] = bytes(record.body[at + 8 : end])
             elif record.opcode == Opcode.CHUNK:
                 break
     except (struct.error, UnicodeDecodeError, IndexError) as error:
