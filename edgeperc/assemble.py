@@ -169,16 +169,20 @@ def open_sinks(
     return opened
 
 
-def open_sink(plan: Plan, number: int, injected: Mapping[str, Any]) -> Sink:
-    """One of a plan's sinks, counted from 1. Raises ConfigError."""
-    sink: Sink = prepare_sink(plan, number, injected)()
+def open_sink(
+    plan: Plan, number: int, injected: Mapping[str, Any], table: Mapping[str, Any] | None = None
+) -> Sink:
+    """One of a plan's sinks, counted from 1; table: instead of its own. Raises ConfigError."""
+    sink: Sink = prepare_sink(plan, number, injected, table)()
     return sink
 
 
-def prepare_sink(plan: Plan, number: int, injected: Mapping[str, Any]) -> Callable[[], Any]:
+def prepare_sink(
+    plan: Plan, number: int, injected: Mapping[str, Any], table: Mapping[str, Any] | None = None
+) -> Callable[[], Any]:
     """A constructor of it, its table checked. Raises ConfigError."""
     return plugin.prepare(
-        plan.app.sinks[number - 1],
+        plan.app.sinks[number - 1] if table is None else table,
         kind="sink",
         where=f"{plan.app_where} [[sinks]] #{number}",
         folder=plan.app_path.parent,

@@ -30,6 +30,11 @@ class LocalDaemon:
         self._run = run
         self._recordings = Recordings(lambda: self._plan, run)
 
+    def changed(self) -> None:
+        """Another plan runs now: what is being recorded holds that, too."""
+        if self._recordings:
+            self._recordings.adapt()
+
     @property
     def steering(self) -> Steering | None:
         """Who points the mirror; None without a search."""

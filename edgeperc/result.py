@@ -4,9 +4,9 @@ computed them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from edgeperc.packet import Frame, Gaze, ModelInput, Packet, Pair, Stamp
 
 if TYPE_CHECKING:
     from edgeperc.masks import Rle
+    from edgeperc.plan import Plan
 
 UNKNOWN = 255
 """Label of a pixel that the network did not look at."""
@@ -170,6 +171,17 @@ class HealthSink(Sink, Protocol):
     def report(self, well: Mapping[str, bool]) -> None:
         """Take, now and then, which `sensors/NAME` are there and which `pipelines/NAME` give
         results; must not block.
+        """
+
+
+@runtime_checkable
+class AppSink(Sink, Protocol):
+    """A sink that asks for the plan or the trackers, and stays when the app changes."""
+
+    def adapt(self, plan: Plan, trackers: Sequence[Any]) -> None:
+        """Take what runs from now on, as the constructor took it; must not block.
+
+        The inventory that the constructor was given has changed already.
         """
 
 

@@ -47,9 +47,8 @@ class Recordings:
                 running = self._sink.recorder.status().name
                 raise ControlError(f"'{running}' is being recorded already", why="taken")
             path = self._folder / file_name(name)
-            models = [pipeline.model for pipeline in self._run.pipelines()]
             try:
-                recorder = Recorder(path, About.of(self._plan(), models))
+                recorder = Recorder(path, self._about())
             except ConfigError as error:
                 why: Why = "conflict" if path.exists() else "impossible"
                 raise ControlError(str(error), why=why, hint=error.hint) from error
@@ -65,7 +64,16 @@ class Recordings:
             self._run.remove(self._sink)
             return self._sink.recorder.status()
 
+    def adapt(self) -> None:
+        """Another plan runs now; a recording that runs goes on."""
+        sink = self._sink
+        if sink and not sink.is_stopped:
+            sink.recorder.become(self._about())
+
     def status(self) -> RecordingStatus | None:
         """The newest recording, running or ended; None if there was none."""
         sink = self._sink
         return sink.recorder.status() if sink else None
+
+    def _about(self) -> About:
+        return About.of(self._plan(), [pipeline.model for pipeline in self._run.pipelines()])

@@ -98,11 +98,11 @@ class Recorder:
         self._began_s = time.monotonic()
         self._ended_s: float | None = None
         self._offset_ns: int | None = None
-        self._first_ns = 0
+        self._first_ns = self._last_ns = 0
         self._files = 0
         self._done_bytes = self._done_messages = self._told = 0
         self._latched: dict[str, bytes] = {}
-        self._has_begun = False
+        self._has_begun = self._app_is_new = False
         self._file_began_s = time.monotonic()
         try:
             if not path.parent.is_dir():
@@ -145,6 +145,12 @@ class Recorder:
                 return
             self._items.append((item, size))
             self._held_bytes += size
+            self._changed.notify_all()
+
+    def become(self, about: About) -> None:
+        """Another app runs from now on: its text is a message, and it heads the next file."""
+        with self._changed:
+            self._about, self._app_is_new = about, self._has_begun
             self._changed.notify_all()
 
     def status(self) -> RecordingStatus:
@@ -223,6 +229,8 @@ class Recorder:
                     self._items.popleft()
                     self._held_bytes -= size
                     self._changed.notify_all()
+            if self._app_is_new:
+                self._tell_app(self._last_ns)
             if time.monotonic() >= due_s:
                 self._flush()
                 due_s = time.monotonic() + FLUSH_S
@@ -236,6 +244,7 @@ class Recorder:
         if self._has_begun and self._is_full():
             self._next_file()
         self._begin()
+        self._last_ns = item.stamp.end_ns + self._offset_ns
         for topic, data in self._encoded(to_ros(item, self._offset_ns, exact=True)):
             self._file.add(
                 topic.name,
@@ -274,9 +283,14 @@ class Recorder:
         self._file.describe(LIBRARY, values)
         for name, (media_type, data) in self._about.files.items():
             self._file.attach(name, media_type, data, time_ns=now_ns)
+        self._tell_app(now_ns)
+
+    def _tell_app(self, time_ns: int) -> None:
+        """Write the app's text as a message."""
+        self._app_is_new = False
         if text := self._about.files.get("app.toml"):
             message = make(STRING, data=text[1].decode("utf-8", "replace"))
-            self._file.add("app", STRING, serialize(message, STRING), time_ns=now_ns)
+            self._file.add("app", STRING, serialize(message, STRING), time_ns=time_ns)
 
     def _flush(self) -> None:
         self._tell_dropped()

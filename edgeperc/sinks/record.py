@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -82,6 +83,11 @@ class Record(RecordSink):
             max_s=None if max_minutes is None else 60 * max_minutes,
             queue_bytes=round(queue_mb * 1e6),
         )
+        self._inventory = inventory
         path = (Path(folder) if folder else recordings_home()) / file_name(name)
         about = About.of(plan, inventory.models)
         super().__init__(Recorder(path, about, topics=topics, limits=limits, wait=wait))
+
+    def adapt(self, plan: Plan, trackers: Sequence[Any]) -> None:
+        """See AppSink: the recording goes on, and says what runs from now on."""
+        self.recorder.become(About.of(plan, self._inventory.models))

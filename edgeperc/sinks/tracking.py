@@ -33,6 +33,7 @@ SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
 MAX_MESSAGE_BYTES = 16 << 20
 OPEN_S, LEAVE_S, POLL_S = 5.0, 1.0, 1.0
 SPARE_SEATS = 4  # for streams that are being refused or left
+LEAST_SEATS = 8  # an app that comes later may allow sessions that this one does not
 
 REASONS = {
     "asked": tracking.SessionClosed.REASON_ASKED,
@@ -46,10 +47,15 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = tuple(trackers)
-        self.max_streams = sum(each.sessions.max_sessions for each in trackers) + SPARE_SEATS
+        sessions = sum(each.sessions.max_sessions for each in trackers)
+        self.max_streams = max(sessions, LEAST_SEATS) + SPARE_SEATS
         self._seats = Seats(self.max_streams)
         self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
+
+    def adapt(self, trackers: Sequence[Tracker]) -> None:
+        """What can be prompted from now on; open sessions end with their pipeline."""
+        self._trackers = tuple(trackers)
 
     def publish(self, result: Result) -> None:
         """Hand out instances; never blocks."""

@@ -106,6 +106,7 @@ class Web:
         search = view_of(plan)
         self._wide = search.wide if search else ""
         self._inventory, self._daemon, self._trackers = inventory, daemon, tuple(trackers)
+        self._told = self._there()
         self._rate_hz, self._max_clients = rate_hz, max_clients
         self._clients: set[Client] = set()
         self._gone = [0, 0]  # sent and dropped by pages that are no more
@@ -149,6 +150,19 @@ class Web:
     def write(self, result: Result) -> None:
         """Keep a result as the newest of its model; never blocks."""
         self._encoder.write(result)
+
+    def adapt(self, plan: Plan, trackers: Sequence[Tracker]) -> None:
+        """See AppSink: pages stay, and are told what there is now, if that is something else."""
+        search = view_of(plan)
+        self._wide = search.wide if search else ""
+        self._trackers = tuple(trackers)
+        there = self._there()
+        self._encoder.become(search, forget=there != self._told)
+        if there == self._told:
+            return
+        self._told = there
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._tell_changed)
 
     def counts(self) -> dict[str, int]:
         """Open pages, and of all pages so far the messages sent, and lost by slow ones."""
@@ -298,14 +312,20 @@ class Web:
         return {
             "kind": "hello",
             "version": __version__,
+            **self._there(),
+            "role": self._guard.role(request),
+            "rate_hz": self._rate_hz,
+            "can_record": self._daemon is not None,
+            "colours": colours(),
+        }
+
+    def _there(self) -> dict[str, Any]:
+        """What a page must know anew when the app has changed."""
+        return {
             "sources": msgspec.to_builtins(self._inventory.sources),
             "models": msgspec.to_builtins(self._inventory.models),
             "promptable": {each.source: each.ref.name for each in self._trackers},
-            "role": self._guard.role(request),
-            "rate_hz": self._rate_hz,
             "wide": self._wide,
-            "can_record": self._daemon is not None,
-            "colours": colours(),
         }
 
     def _look(self) -> None:
@@ -353,6 +373,12 @@ class Web:
     def _tell(self, message: bytes) -> None:
         for client in list(self._clients):
             client.tell(message)
+
+    def _tell_changed(self) -> None:
+        message = pack({"kind": "changed", **self._there()})
+        for client in list(self._clients):
+            client.adapt(self._trackers)
+            client.mailbox.say(message)
 
     def _now(self) -> bytes:
         return self._history.now(self._encoder.streams, len(self._clients))

@@ -182,11 +182,15 @@ class Client:
         self.mailbox = Mailbox()
         self.looks_at: frozenset[Key] = frozenset()
         self._socket, self._role = socket, role
-        self._trackers = {tracker.source: tracker for tracker in trackers}
+        self.adapt(trackers)
         self._changed, self._record, self._orders = changed, record, orders
         self._sessions: dict[str, Session] = {}
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def adapt(self, trackers: Sequence[Tracker]) -> None:
+        """What can be prompted from now on; open sessions end with their pipeline."""
+        self._trackers = {tracker.source: tracker for tracker in trackers}
 
     def put(self, key: Key, message: bytes) -> None:
         """A message of a stream; kept if the page looks at it."""

@@ -64,8 +64,8 @@ class Encoder:
         """A packet of a sensor."""
         source = packet.stamp.source
         if isinstance(packet, Frame):
-            if self._search:
-                self._search.see(packet)
+            if search := self._search:
+                search.see(packet)
             self._offer(("frame", source, ""), packet)
             return
         key = ("events", source, "")
@@ -82,8 +82,8 @@ class Encoder:
 
     def write(self, result: Result) -> None:
         """A result of a pipeline."""
-        if isinstance(result, Detections) and result.gaze and self._search:
-            self._search.look(result)
+        if isinstance(result, Detections) and result.gaze and (search := self._search):
+            search.look(result)
         self._offer((KINDS[type(result)], result.stamp.source, result.model.name), result)
 
     def want(self, rates_hz: Mapping[Key, float]) -> None:
@@ -94,6 +94,15 @@ class Encoder:
             self._fresh = {key for key in self._fresh if key in self._wanted}
             self._fresh |= {key for key in new if key in self._newest}
             self._changed.notify()
+
+    def become(self, search: SearchView | None, *, forget: bool) -> None:
+        """Go on as another app runs. forget: other sensors and models, so begin with nothing."""
+        with self._changed:
+            self._search = search
+            if forget:
+                self._newest.clear()
+                self._windows.clear()
+                self._fresh.clear()
 
     @property
     def streams(self) -> list[Key]:
@@ -158,7 +167,8 @@ class Encoder:
         if kind == "events":
             return events_message(content, window_ns=self._window_ns)
         if kind == "search":
-            return self._search.message(content) if self._search else None
+            search = self._search
+            return search.message(content) if search else None
         return result_message(content)
 
 

@@ -60,7 +60,8 @@ class SupervisedDaemon(LocalDaemon):
         self._trouble = ""
         self._toml = _text(plan.app_path)
         self._sinks = Sinks(self, add=run.add, remove=run.remove)
-        self._sinks.become(plan, models=run.refs, trackers=run.trackers)
+        sinks = self._sinks.prepare(plan, models=run.refs, trackers=run.trackers)
+        self._sinks.become(sinks)
         self.bind(run)
 
     def errors(self) -> tuple[str, ...]:
@@ -90,8 +91,7 @@ class SupervisedDaemon(LocalDaemon):
                 raise ControlError(
                     "the app has changed since it was read", why="conflict", hint="read it again"
                 )
-            self._become(self._checked(toml), toml)
-            _persist(self._plan.app_path, toml)
+            self._become(self._checked(toml), toml, write=True)
             return self.app()
 
     def reload(self) -> None:
@@ -113,30 +113,36 @@ class SupervisedDaemon(LocalDaemon):
         _check(plan)
         return plan
 
-    def _become(self, plan: Plan, toml: str) -> None:
-        """Change to another plan, or raise and change nothing."""
-        run, sinks, before = self.run, self._sinks, self._plan
+    def _become(self, plan: Plan, toml: str, *, write: bool = False) -> None:
+        """Change to another plan, or raise and change nothing. write: its file, too."""
+        run, sinks = self.run, self._sinks
         self.on_reload()
         try:
             change = run.prepare(plan)
-            made = (each.made.ref for each in change.pipelines.values() if each.made.ref)
-            models = (*made, *run.search_refs)
             try:
-                sinks.become(plan, models=models, trackers=run.trackers_of(change.pipelines))
+                made = (each.made.ref for each in change.pipelines.values() if each.made.ref)
+                models, trackers = (*made, *run.search_refs), run.trackers_of(change.pipelines)
+                ways_out = sinks.prepare(plan, models=models, trackers=trackers)
                 try:
                     run.become(change)
                 except BaseException:
-                    sinks.become(before, models=run.refs, trackers=run.trackers)
+                    sinks.discard(ways_out)
                     raise
             except BaseException:
                 change.discard()
                 raise
+            if write:
+                _persist(plan.app_path, toml)
+            sinks.inventory.become(sources_of(plan), run.refs)
+            self._plan, self._toml = plan, toml
+            self._trouble = "; ".join(sinks.become(ways_out))
         finally:
             self.on_reloaded()
-        sinks.inventory.become(sources_of(plan), run.refs)
-        self._plan, self._toml, self._trouble = plan, toml, ""
+        self.changed()
         begun = ", ".join(worker.name for worker in change.fresh) or "no process"
         log.info("the app was changed; started anew: %s", begun)
+        if self._trouble:
+            log.error("a sink did not open: %s", self._trouble)
 
 
 def _check(plan: Plan) -> None:

@@ -1,10 +1,20 @@
-"""The sinks of a daemon whose app may change: those whose table stays are kept open."""
+"""The sinks of a daemon whose app may change: those whose table stays are kept open.
+
+    sinks = Sinks(daemon, add=run.add, remove=run.remove)
+    change = sinks.prepare(plan, models=refs, trackers=trackers)    # raises, and changes nothing
+    sinks.become(change)                                            # or sinks.discard(change)
+
+A new sink is opened while the old ones still run. Where it wants the address of an old one, it is
+tried at another port first, so that one which cannot work costs nobody a connection.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from edgeperc import plugin
@@ -12,7 +22,7 @@ from edgeperc.assemble import open_sink, sources_of
 from edgeperc.control import Daemon
 from edgeperc.errors import EdgepercError
 from edgeperc.plan import Plan
-from edgeperc.result import Inventory, ModelRef, Sink, SourceInfo
+from edgeperc.result import AppSink, Inventory, ModelRef, Sink, SourceInfo
 from edgeperc.supervise.remote_sessions import RemoteTracker
 
 log = logging.getLogger("edgeperc")
@@ -29,12 +39,38 @@ class LiveInventory(Inventory):
 
 @dataclass(frozen=True)
 class _Wish:
-    """What a sink is made of. number: of its table in the app, from 1."""
+    """What a sink is made of. number: of its table in the app, from 1.
+
+    given: what of the plan it asks for, beside the inventory and the daemon. port: that it listens
+    at; "" where it does not, or takes any.
+    """
 
     plan: Plan
     number: int
     table: dict[str, Any]
     given: dict[str, Any]
+    port: str
+
+    def suits(self, other: _Wish, sink: Sink) -> bool:
+        """Whether a sink that is open by `other` will do."""
+        stays = isinstance(sink, AppSink) or self.given == other.given
+        return self.table == other.table and stays
+
+
+_Open = tuple[_Wish, Sink]
+
+
+@dataclass
+class SinkChange:
+    """What becomes of the sinks. fresh: open already. late: those that wait for an address."""
+
+    plan: Plan
+    trackers: tuple[RemoteTracker, ...]
+    kept: list[_Open] = field(default_factory=list)
+    left: list[_Open] = field(default_factory=list)
+    fresh: list[_Open] = field(default_factory=list)
+    late: list[_Wish] = field(default_factory=list)
+    before: tuple[tuple[SourceInfo, ...], tuple[ModelRef, ...]] = ((), ())
 
 
 class Sinks:
@@ -46,66 +82,101 @@ class Sinks:
         self.inventory = LiveInventory()
         self._daemon = daemon
         self._add, self._remove = add, remove
-        self._open: list[tuple[_Wish, Sink]] = []
+        self._open: list[_Open] = []
 
-    def become(
+    def prepare(
         self, plan: Plan, *, models: tuple[ModelRef, ...], trackers: Sequence[RemoteTracker]
-    ) -> None:
-        """Close those that are not in `plan` any more, and open what is new there.
-
-        One that was given what has changed since is opened anew, too. Raises ConfigError; then all
-        is as it was before, as far as it opens again.
-        """
-        wishes = [
-            _Wish(plan, number, table, _given(plan, table, trackers))
-            for number, table in enumerate(plan.app.sinks, start=1)
-        ]
-        before = self.inventory.sources, self.inventory.models
-        kept: list[tuple[_Wish, Sink]] = []
-        left = list(self._open)
-        for wish in list(wishes):
-            for each in left:
-                if (each[0].table, each[0].given) == (wish.table, wish.given):
-                    kept.append(each)
-                    left.remove(each)
-                    wishes.remove(wish)
-                    break
-        for _, sink in left:
-            self._remove(sink)
-        self._open = kept
+    ) -> SinkChange:
+        """Open what is new in `plan`. Raises ConfigError; then all is as it was before."""
+        change = SinkChange(plan, tuple(trackers))
+        change.before = self.inventory.sources, self.inventory.models
+        change.left = list(self._open)
+        wishes = []
+        for wish in _wishes(plan, trackers):
+            there = next((each for each in change.left if wish.suits(*each)), None)
+            if there:
+                change.left.remove(there)
+                change.kept.append((wish, there[1]))
+            else:
+                wishes.append(wish)
+        taken = {wish.port for wish, _ in change.left if wish.port}
         self.inventory.become(sources_of(plan), models)
-        fresh: list[tuple[_Wish, Sink]] = []
         try:
             for wish in wishes:
-                fresh.append((wish, self._make(wish)))
+                if wish.port in taken:
+                    self._make(wish, _elsewhere(wish)).close()
+                    change.late.append(wish)
+                else:
+                    change.fresh.append((wish, self._make(wish)))
         except BaseException:
-            for _, sink in fresh:
-                sink.close()
-            self.inventory.become(*before)
-            for wish, _ in left:
-                self._reopen(wish)
+            self.discard(change)
             raise
-        for wish, sink in fresh:
-            self._open.append((wish, sink))
-            self._add(sink)
+        return change
 
-    def _make(self, wish: _Wish) -> Sink:
+    def become(self, change: SinkChange) -> tuple[str, ...]:
+        """Close those that are not wanted any more, and let the run have the others.
+
+        Returns what went wrong after all; then what was there before is opened again.
+        """
+        errors = []
+        for _, sink in change.left:
+            self._remove(sink)
+        self._open = change.kept
+        for _, sink in self._open:
+            if isinstance(sink, AppSink):
+                try:
+                    sink.adapt(change.plan, change.trackers)
+                except EdgepercError as error:  # it goes on with what it has
+                    errors.append(str(error))
+        for wish, sink in change.fresh:
+            self._begin(wish, sink)
+        for wish in change.late:
+            try:
+                self._begin(wish, self._make(wish))
+            except EdgepercError as error:  # somebody else was faster
+                errors.append(str(error))
+                self._reopen(old for old, _ in change.left if old.port == wish.port)
+        return tuple(errors)
+
+    def discard(self, change: SinkChange) -> None:
+        """Go on as before."""
+        for _, sink in change.fresh:
+            sink.close()
+        self.inventory.become(*change.before)
+
+    def _make(self, wish: _Wish, table: Mapping[str, Any] | None = None) -> Sink:
         injected = {"inventory": self.inventory, "daemon": self._daemon, **wish.given}
-        return open_sink(wish.plan, wish.number, injected)
+        return open_sink(wish.plan, wish.number, injected, table)
 
-    def _reopen(self, wish: _Wish) -> None:
-        """Open again what was closed for another that did not open."""
-        try:
-            sink = self._make(wish)
-        except EdgepercError as error:
-            log.error("a sink did not open again: %s", error)
-        else:
-            self._open.append((wish, sink))
-            self._add(sink)
+    def _begin(self, wish: _Wish, sink: Sink) -> None:
+        self._open.append((wish, sink))
+        self._add(sink)
+
+    def _reopen(self, wishes: Any) -> None:
+        for wish in wishes:
+            with suppress(EdgepercError):
+                self._begin(wish, self._make(wish))
 
 
-def _given(plan: Plan, table: dict[str, Any], trackers: Sequence[RemoteTracker]) -> dict[str, Any]:
-    """What of a plan a sink of this table asks for, beside the inventory and the daemon."""
-    wants = plugin.parameters(table, kind="sink", folder=plan.app_path.parent)
+def _wishes(plan: Plan, trackers: Sequence[RemoteTracker]) -> list[_Wish]:
     offers = {"plan": plan, "trackers": tuple(trackers)}
-    return {name: value for name, value in offers.items() if name in wants}
+    wishes = []
+    for number, table in enumerate(plan.app.sinks, start=1):
+        takes = _takes(plan, table)
+        given = {name: value for name, value in offers.items() if name in takes}
+        port = str({**takes, **table}.get("listen", "")).rpartition(":")[2]
+        wishes.append(_Wish(plan, number, table, given, port if port != "0" else ""))
+    return wishes
+
+
+def _elsewhere(wish: _Wish) -> dict[str, Any]:
+    """The table of a sink that listens at any free port."""
+    host = str({**_takes(wish.plan, wish.table), **wish.table}["listen"]).rpartition(":")[0]
+    return {**wish.table, "listen": f"{host}:0"}
+
+
+def _takes(plan: Plan, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the constructor of a sink takes, and what that is if left out. Raises ConfigError."""
+    where, folder = f"{plan.app_where} [[sinks]] kind", plan.app_path.parent
+    sink = plugin.resolve(str(table.get("kind")), kind="sink", where=where, folder=folder)
+    return {name: each.default for name, each in signature(sink).parameters.items()}

@@ -34,6 +34,7 @@ const objects = new Objects(link, toast);
 
 function hear(header, payload) {
   if (header.kind === "hello") return greet(header);
+  if (header.kind === "changed") return adapt(header);
   if (header.kind === "history") return panels.history(header.pipelines);
   if (header.kind === "status") return news(header);
   if (header.kind === "you") return void ($("flow").textContent = `${header.sent.toLocaleString("en")} shown · ${header.dropped.toLocaleString("en")} dropped`);
@@ -49,13 +50,26 @@ const OVER = { expired: "The page said nothing for too long", stopping: "The dae
 
 function greet(header) {
   hello = header;
+  clear();
+  objects.colour = (id) => hello.colours.objects[id % hello.colours.objects.length];
+  objects.hello(isPrompting() ? hello.promptable : {});
+  $("record").hidden = !(hello.can_record && hello.role === "admin");
+}
+
+// Another app runs: its views come with the next news.
+function adapt(header) {
+  Object.assign(hello, header, { kind: "hello" });
+  clear();
+  objects.adapt(isPrompting() ? hello.promptable : {});
+}
+
+function clear() {
   greeted = performance.now();
   for (const view of views.values()) view.root.remove();
   views.clear();
-  objects.colour = (id) => hello.colours.objects[id % hello.colours.objects.length];
-  objects.hello(hello.role === "prompt" || hello.role === "admin" ? hello.promptable : {});
-  $("record").hidden = !(hello.can_record && hello.role === "admin");
 }
+
+const isPrompting = () => hello.role === "prompt" || hello.role === "admin";
 
 function news(header) {
   panels.status(header);

@@ -19,9 +19,14 @@ export class Objects {
   }
 
   hello(promptable) {
-    this.promptable = promptable;
     this.own.clear();
     this.selected = null;
+    this.adapt(promptable);
+  }
+
+  // Other pipelines can be prompted now; objects of one that ended are told of by `over`.
+  adapt(promptable) {
+    this.promptable = promptable;
     $("objects").hidden = !Object.keys(promptable).length;
     this.write();
   }
