@@ -17,6 +17,7 @@ import grpc
 from edgeperc.config import Positive
 from edgeperc.control import Daemon
 from edgeperc.errors import ConfigError
+from edgeperc.plan import Plan
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Inventory, Result
 from edgeperc.sinks.control import SERVICE as CONTROL_SERVICE
@@ -152,6 +153,10 @@ class Grpc:
         """Health of each sensor and pipeline, beside that of the whole."""
         for name, is_well in well.items():
             self._health.report(name, is_well)
+
+    def adapt(self, plan: Plan, trackers: Sequence[Tracker]) -> None:
+        """See AppSink: clients stay."""
+        self._tracking.adapt(trackers)
 
     def counts(self) -> Mapping[str, int]:
         """Subscribers, results that they lost, and calls that were refused, by why."""
