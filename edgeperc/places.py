@@ -155,6 +155,8 @@ def _find_toml(name: str, shelf: Shelf, *, beside: Path | None = None) -> Path:
 
 
 def _unknown(name: str, shelf: Shelf) -> ConfigError:
+    if Path(name).name != name:
+        return _not_there(Path(name), shelf)
     known = names(shelf)
     near = difflib.get_close_matches(name, known, n=1)
     what = {"devices": "rig", "models": "model", "apps": "app"}[shelf]
@@ -162,6 +164,19 @@ def _unknown(name: str, shelf: Shelf) -> ConfigError:
     return ConfigError(
         f"unknown {what} '{name}'{guess}", hint=f"known are: {', '.join(known) or 'none'}"
     )
+
+
+def _not_there(path: Path, shelf: Shelf) -> ConfigError:
+    """What is said of a path, where a name would be searched for."""
+    if shelf == "models":
+        if path.exists():
+            return ConfigError(f"{path}: is no folder with a model.toml")
+        return ConfigError(
+            f"{path}: no such folder",
+            hint=f"a model's path is seen from the current directory, {Path.cwd()}",
+        )
+    hint = "a path ends in .toml; else it is a name: see edgeperc apps, edgeperc devices"
+    return ConfigError(f"{path}: is no TOML file", hint=hint)
 
 
 def _files_missing(model: ModelFolder) -> ModelError:

@@ -61,6 +61,9 @@ def test_every_verb_has_help(
     [
         (["serve", "evnts"], "unknown app 'evnts'; did you mean 'events'?"),
         (["serve", "gone.toml"], "gone.toml: no such file"),
+        (["serve", "./gone"], "gone: is no TOML file"),
+        (["serve", "--set", "pipelines.0.model=./gone"], "gone: no such folder"),
+        (["models", "show", "./"], "is no folder with a model.toml"),
         (["replay", "gone.aedat4", "--model", "sltnet-twin"], "gone.aedat4: no such file"),
         (["replay", ".", "--speed", "fast", "--model", "x"], "--speed fast"),
         (["replay", "."], "either a model or an app"),
@@ -99,10 +102,19 @@ def test_lists_are_for_people_and_for_programs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     assert run(monkeypatch, *verb) == 0
-    assert expected in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert expected in [line.partition(" ")[0] for line in said.splitlines()], "a name was cut"
     assert run(monkeypatch, *verb, "--json") == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_the_hint_of_a_misspelt_option_names_the_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "models", "list", "--jsn") == 2
+    assert "see edgeperc models list --help" in capsys.readouterr().err
 
 
 def test_a_models_card_can_be_read(

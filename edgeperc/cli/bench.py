@@ -20,7 +20,7 @@ def bench(
         typer.Argument(
             metavar="[SUITE]",
             help="Which figures: events, search, calibration, sam, compress, compress-accuracy, "
-            "fusion, fusion-accuracy, faults, soak.",
+            "fusion, fusion-accuracy, serve, faults, soak.",
         ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
@@ -132,7 +132,8 @@ def bench(
         return
     if sam_only:
         name = {"folder": "networks"}.get(next(iter(sam_only)), next(iter(sam_only)))
-        raise ConfigError(f"--{name} is for bench sam and compress")
+        others = {"only": ", compress-accuracy, fusion and faults"}.get(name, " and compress")
+        raise ConfigError(f"--{name} is for bench sam{others}")
     if suite != "search":
         if chosen:
             raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for bench search")

@@ -48,9 +48,11 @@ def models_list(as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
+    shown = ["name", "task", "ready", "compressed", "summary"]
     if not any(row["compressed"] for row in rows):
-        rows = [{key: row[key] for key in row if key != "compressed"} for row in rows]
-    print_rows("model", rows)
+        shown.remove("compressed")
+    print_rows("model", [{key: row[key] for key in shown} for row in rows])
+    Console().print("licence, folder, accuracy: edgeperc models show MODEL", style="dim")
 
 
 @models.command("show")

@@ -56,6 +56,12 @@ def root(
     )
 
 
+def _verb(error: Exception) -> str:
+    """As much of the command line as was understood."""
+    context = getattr(error, "ctx", None)
+    return " ".join(["edgeperc", *(context.command_path.split()[1:] if context else ())])
+
+
 def main() -> None:
     """Run the command line; mistakes are one line and exit code 2, without a traceback."""
     try:
@@ -71,5 +77,5 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message()  # empty where the help was printed instead
-        code = complain(message, "see edgeperc --help", 2) if message else 2
+        code = complain(message, f"see {_verb(error)} --help", 2) if message else 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -33,10 +33,13 @@ def in_words(value: Any) -> str:
 
 
 def print_rows(what: str, rows: list[dict[str, Any]]) -> None:
-    """Print a table; `what` heads the column of names."""
+    """Print a table; `what` heads the column of names. Only the last column is wrapped."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in rows[0] if rows else [what]:
-        table.add_column(what if column == "name" else column)
+    *others, last = rows[0] if rows else [what]
+    for column in others:
+        widest = max(len(str(row[column])) for row in rows)
+        table.add_column(what if column == "name" else column, min_width=widest, no_wrap=True)
+    table.add_column(last)
     for row in rows:
         cells = ({True: "yes", False: "no"}.get(v, str(v)) for v in row.values())
         table.add_row(*cells)

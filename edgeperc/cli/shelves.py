@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,8 +26,9 @@ def devices(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"rigs": rows, "cameras": cameras})
     else:
-        print_rows("rig", rows)
-        Console().print("\n".join(["", "[bold]cameras[/bold]", *map(escape, cameras)]))
+        _print("rig", rows)
+        lines = ["", "[bold]cameras[/bold]", *map(escape, cameras)]
+        Console().print("\n".join(lines), soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -38,4 +41,11 @@ def apps(as_json: AsJson = False) -> None:
         {"name": name, "summary": load(path, App).summary, "file": str(path)}
         for name, path in places.names("apps").items()
     ]
-    print_json(rows) if as_json else print_rows("app", rows)
+    print_json(rows) if as_json else _print("app", rows)
+
+
+def _print(what: str, rows: list[dict[str, str]]) -> None:
+    """Names and summaries, and in which folders they lie."""
+    print_rows(what, [{"name": row["name"], "summary": row["summary"]} for row in rows])
+    for folder in dict.fromkeys(str(Path(row["file"]).parent) for row in rows):
+        Console().print(escape(f"in {folder}"), style="dim", soft_wrap=True, highlight=False)
