@@ -47,6 +47,7 @@ from edgeperc.proto.edgeperc.v1 import search_pb2_grpc as search_grpc
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import ModelRef, Result, SourceInfo
+from edgeperc.sinks.pictures import decoded
 from edgeperc.steered import MirrorSession, mirror_state
 from edgeperc.tracking import TrackingSession
 
@@ -76,12 +77,21 @@ class Received:
 
     dropped_before: results of this source and model that this client lost since the one before,
     by its own slowness or by `max_rate_hz`. published_ns: Unix time at which the daemon handed the
-    result out.
+    result out. jpeg: what the result was made from, where that was asked for and is at hand.
     """
 
     result: Result
     dropped_before: int
     published_ns: int
+    jpeg: bytes = b""
+
+    @property
+    def image(self) -> NDArray[np.uint8] | None:
+        """`jpeg` as pixels, (H, W, 3) RGB; None where there is none.
+
+        Raises DataError for one that is damaged.
+        """
+        return decoded(self.jpeg) if self.jpeg else None
 
 
 def connect(
@@ -148,20 +158,23 @@ class Client:
         mode: Literal["latest", "queue"] = "latest",
         depth: int = 8,
         max_rate_hz: float = 0.0,
+        include_image: bool = False,
     ) -> Iterator[Received]:
         """Receive results from the moment of this call until the daemon stops or goes away.
 
         source: one of `sources`, "" = all. kinds: of results, () = all. encoding: of label maps on
         the wire; auto = zstd. mode: "latest" skips to the newest of each source and model when this
         client is slow, "queue" keeps the newest `depth` (1 to 256) in order. max_rate_hz: thin to
-        so many a second of each, 0 = all. The iterator ends when the daemon stops or `close` is
-        called, and raises DeviceError when the daemon goes away.
+        so many a second of each, 0 = all. include_image: the picture that each result was made
+        from. The iterator ends when the daemon stops or `close` is called, and raises DeviceError
+        when the daemon goes away.
         """
         request = pb.SubscribeRequest(
             source=source,
             kinds=[KINDS[kind] for kind in kinds],
             encoding=ENCODINGS[encoding],
             delivery=pb.DeliveryPolicy(mode=MODES[mode], depth=depth, max_rate_hz=max_rate_hz),
+            include_image=include_image,
         )
         call = self._call(self._rpcs.Subscribe, request)
         call.initial_metadata()  # waits until the daemon has let us in, or not
@@ -209,9 +222,12 @@ class Client:
         model: str = "",
         kinds: Sequence[Kind] = (),
         encoding: Encoding = "auto",
+        include_image: bool = False,
         wait_s: float = 0.0,
     ) -> Received:
         """The newest result that there is. "" and () are any. wait_s: for a first one.
+
+        include_image: the picture that it was made from, from the second call on.
 
         Raises NotYetError, a DeviceError that says when to try again, where none has come by then.
         """
@@ -220,6 +236,7 @@ class Client:
             model=model,
             kinds=[KINDS[kind] for kind in kinds],
             encoding=ENCODINGS[encoding],
+            include_image=include_image,
         )
         answer = self._ask(self._rpcs.GetLatest, request, patience_s=wait_s)
         return _received(answer.result)
@@ -343,6 +360,7 @@ def _received(message: pb.Result) -> Received:
         result=from_message(message),
         dropped_before=message.dropped_before,
         published_ns=message.timings.published_ns,
+        jpeg=message.image.jpeg,
     )
 
 

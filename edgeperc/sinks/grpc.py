@@ -1,7 +1,8 @@
 """Results to any number of gRPC clients, and their orders: `edgeperc.v1`, health, reflection.
 
-Threads: `write` runs in a pipeline's thread and only fills mailboxes. Each subscriber has a thread
-of the server's pool, which encodes and sends; a slow one loses results of its own, nothing else.
+Threads: `write` runs in a pipeline's thread and only fills mailboxes, `take` in a sensor's and only
+keeps what somebody wants to see. Each subscriber has a thread of the server's pool, which encodes
+and sends; a slow one loses results of its own, nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import grpc
 from edgeperc.config import Positive
 from edgeperc.control import Daemon
 from edgeperc.errors import ConfigError
+from edgeperc.packet import Packet
 from edgeperc.plan import Plan
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Inventory, Result
@@ -139,6 +141,15 @@ class Grpc:
         self.address = f"{_bracketed(host)}:{_bind(self._server, host, port, credentials)}"
         self.where = f"edgeperc watch {self.address}"
         self._server.start()
+
+    @property
+    def wants_packets(self) -> bool:
+        """Whether a client wants to see what results were made from."""
+        return self._perception.shots.are_wanted
+
+    def take(self, packet: Packet) -> None:
+        """Keep a packet, if a client wants to see such; never blocks."""
+        self._perception.shots.take(packet)
 
     def write(self, result: Result) -> None:
         """Hand `result`, whose arrays change no more, to whoever subscribes; never blocks."""

@@ -12,17 +12,23 @@ from edgeperc.errors import ConfigError
 from edgeperc.proto.codec import to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.result import Result
+from edgeperc.sinks.shots import Shot
 
 Stream: TypeAlias = tuple[str, str]
 DEFAULT_DEPTH = 8
 MAX_DEPTH = 256
+MAX_DEPTH_IMAGES = 16
+"""Where each result brings its image."""
 
 
 class Published:
-    """A result that was handed out; all its subscribers share one message per encoding."""
+    """A result that was handed out; all its subscribers share one message per encoding.
 
-    def __init__(self, result: Result) -> None:
-        self.result = result
+    shot: what it was made from, where somebody wants to see that.
+    """
+
+    def __init__(self, result: Result, shot: Shot | None = None) -> None:
+        self.result, self.shot = result, shot
         self.unix_ns = time.time_ns()
         self.monotonic_ns = time.monotonic_ns()
         self._lock = threading.Lock()

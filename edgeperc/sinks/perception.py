@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import grpc
@@ -18,11 +18,18 @@ from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.result import Detections, Instances, Inventory, LabelMap, Result, SearchMap
 from edgeperc.sinks.grpc_standard import Seats
-from edgeperc.sinks.mailbox import Mailbox, Published, Stream, delivery_options
+from edgeperc.sinks.mailbox import (
+    MAX_DEPTH_IMAGES,
+    Mailbox,
+    Published,
+    Stream,
+    delivery_options,
+)
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.pictures import picture_of
 from edgeperc.sinks.replies import BytesOf, answered, fail, its_turn
 from edgeperc.sinks.security import LOOPBACK_PEERS
+from edgeperc.sinks.shots import Shots
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name
 KINDS: dict[type, pb.ResultKind] = {
@@ -61,6 +68,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
     ) -> None:
         self._inventory, self._models = inventory, models
         self._seats, self._asking = streams, asking
+        self.shots = Shots()
         self._asked = itertools.count()
         self._mailboxes: dict[Mailbox, Wish] = {}
         self._newest: dict[Stream, Published] = {}
@@ -69,7 +77,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
 
     def publish(self, result: Result) -> None:
         """Hand it to whoever wants it; never blocks."""
-        item = Published(result)
+        item = Published(result, self.shots.of(result) if self.shots.are_wanted else None)
         with self._lock:
             self._newest.pop(item.stream, None)  # the newest comes last
             self._newest[item.stream] = item
@@ -100,15 +108,17 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         """Results from now on, serialized."""
         wish = self._wish(request.source, request.kinds, context)
         encoding = encoding_for(request.encoding, context)
-        mailbox = _mailbox(request.delivery, context)
-        with self._seats.taken(context), self._filled(mailbox, wish):
+        mailbox = _mailbox(request.delivery, context, images=request.include_image)
+        seeing = self.shots.wanted() if request.include_image else nullcontext()
+        with self._seats.taken(context), seeing, self._filled(mailbox, wish):
             if not context.add_callback(mailbox.close):  # wakes this thread when the client goes
                 return
             context.send_initial_metadata(())  # tells the client that it misses nothing from now
             while (taken := mailbox.take()) is not None and context.is_active():
                 item, dropped = taken
                 self._dropped += dropped
-                yield item.wire(encoding, dropped)
+                data = item.wire(encoding, dropped)
+                yield data + self._image(item) if request.include_image else data
 
     def GetLatest(  # noqa: N802
         self, request: pb.GetLatestRequest, context: grpc.ServicerContext
@@ -116,12 +126,18 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         """The newest result that fits."""
         wish = self._wish(request.source, request.kinds, context, model=request.model)
         encoding = encoding_for(request.encoding, context)
+        if request.include_image:
+            self.shots.linger()
         with self._lock:
             fitting = [item for item in self._newest.values() if wish.fits(item.result)]
         if not fitting:
             waiting = "no such result has come yet; GetStatus says what the pipelines wait for"
             fail(context, grpc.StatusCode.UNAVAILABLE, waiting)
-        return pb.GetLatestResponse(result=fitting[-1].message(encoding))
+        newest = fitting[-1]
+        answer = pb.GetLatestResponse(result=newest.message(encoding))
+        if request.include_image:
+            answer.result.MergeFromString(self._image(newest))
+        return answer
 
     def Segment(  # noqa: N802
         self, request: pb.SegmentRequest, context: grpc.ServicerContext
@@ -153,6 +169,11 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         """The networks of the pipelines."""
         models = self._inventory.models
         return pb.ListModelsResponse(models=[as_message(pb.ModelRef, model) for model in models])
+
+    def _image(self, item: Published) -> bytes:
+        """What a result was made from, to be put behind its message; nothing if not at hand."""
+        shot = item.shot or self.shots.of(item.result)  # the picture may have come later
+        return shot.wire if shot else b""
 
     @contextmanager
     def _filled(self, mailbox: Mailbox, wish: Wish) -> Iterator[None]:
@@ -194,10 +215,17 @@ def encoding_for(wanted: pb.MaskEncoding, context: grpc.ServicerContext) -> pb.M
     return pb.MASK_ENCODING_RAW if on_this_host else pb.MASK_ENCODING_ZSTD
 
 
-def _mailbox(delivery: pb.DeliveryPolicy, context: grpc.ServicerContext) -> Mailbox:
+def _mailbox(
+    delivery: pb.DeliveryPolicy, context: grpc.ServicerContext, *, images: bool
+) -> Mailbox:
     """Build what the client asks for; abort with INVALID_ARGUMENT if that is out of range."""
     try:
-        return Mailbox(**delivery_options(delivery))
+        mailbox = Mailbox(**delivery_options(delivery))
+        if images and (mailbox.depth or 0) > MAX_DEPTH_IMAGES:
+            raise ConfigError(
+                f"depth is {mailbox.depth}, must be at most {MAX_DEPTH_IMAGES} with include_image"
+            )
+        return mailbox
     except ConfigError as error:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         raise AssertionError("abort raises") from error

@@ -29,7 +29,7 @@ def picture_of(request: pb.SegmentRequest) -> NDArray[np.uint8]:
     if kind == "raw":
         return _raw(request.raw)
     if kind == "encoded":
-        return _decoded(request.encoded)
+        return decoded(request.encoded)
     raise DataError("the picture is missing", hint="a PNG, a JPEG or raw pixels")
 
 
@@ -48,7 +48,8 @@ def _raw(raw: pb.RawImage) -> NDArray[np.uint8]:
     return pixels.reshape(shape)
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8]:
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of a PNG or a JPEG. Raises DataError, RefusedError."""
     size_px = png_size(data) or _jpeg_size(data)
     if size_px is None:
         raise DataError("the picture is neither a PNG nor a JPEG")

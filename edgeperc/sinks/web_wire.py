@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,8 @@ from numpy.typing import NDArray
 from edgeperc.packet import Events, Frame, Stamp
 from edgeperc.preview import class_colour, object_colour
 from edgeperc.result import Detections, Instances, LabelMap, Result, encode_rle
+from edgeperc.sinks.drawn import event_steps, jpeg
 
-JPEG_QUALITY = 80
-MOST_STEPS = 3
-"""So many events of one polarity more than of the other make a pixel's strongest colour."""
 OBJECT_COLOURS = 64
 _LENGTH = struct.Struct("<I")
 
@@ -48,16 +45,9 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
 def frame_message(frame: Frame, *, max_width_px: int) -> bytes:
     """A picture as a JPEG, made smaller if it is wider; width and height stay the sensor's."""
     height_px, width_px = frame.image.shape[:2]
-    image: Any = frame.image
-    if width_px > max_width_px:
-        drawn_px = max(1, round(height_px * max_width_px / width_px))
-        image = cv2.resize(image, (max_width_px, drawn_px), interpolation=cv2.INTER_AREA)
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return pack(
         {"kind": "frame", **_about(frame.stamp), "width": width_px, "height": height_px},
-        data.tobytes(),
+        jpeg(frame.image, max_width_px=max_width_px),
     )
 
 
@@ -67,17 +57,7 @@ def events_message(parts: Sequence[Events], *, window_ns: int) -> bytes:
     """
     newest = parts[-1]
     width_px, height_px = newest.width_px, newest.height_px
-    net = np.zeros(width_px * height_px, np.int64)
-    count = 0
-    since_us = (newest.stamp.end_ns - window_ns) // 1000
-    for part in parts:
-        first = int(np.searchsorted(part.t, since_us))
-        at = part.y[first:].astype(np.int64) * width_px + part.x[first:]
-        brighter = part.p[first:]
-        net += np.bincount(at[brighter], minlength=net.size)
-        net -= np.bincount(at[~brighter], minlength=net.size)
-        count += at.size
-    steps = (np.clip(net, -MOST_STEPS, MOST_STEPS) + MOST_STEPS).astype(np.uint8)
+    steps, count = event_steps(parts, since_us=(newest.stamp.end_ns - window_ns) // 1000)
     header = {
         "kind": "events",
         **_about(newest.stamp),

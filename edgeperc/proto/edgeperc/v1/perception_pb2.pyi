@@ -34,16 +34,18 @@ MASK_ENCODING_RLE: MaskEncoding
 MASK_ENCODING_PNG: MaskEncoding
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("source", "encoding", "delivery", "kinds")
+    __slots__ = ("source", "encoding", "delivery", "kinds", "include_image")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_IMAGE_FIELD_NUMBER: _ClassVar[int]
     source: str
     encoding: MaskEncoding
     delivery: DeliveryPolicy
     kinds: _containers.RepeatedScalarFieldContainer[ResultKind]
-    def __init__(self, source: _Optional[str] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., delivery: _Optional[_Union[DeliveryPolicy, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ...) -> None: ...
+    include_image: bool
+    def __init__(self, source: _Optional[str] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., delivery: _Optional[_Union[DeliveryPolicy, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ..., include_image: bool = ...) -> None: ...
 
 class DeliveryPolicy(_message.Message):
     __slots__ = ("mode", "depth", "max_rate_hz")
@@ -64,7 +66,7 @@ class DeliveryPolicy(_message.Message):
     def __init__(self, mode: _Optional[_Union[DeliveryPolicy.Mode, str]] = ..., depth: _Optional[int] = ..., max_rate_hz: _Optional[float] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("stamp", "model", "label_map", "instances", "detections", "search_map", "timings", "dropped_before")
+    __slots__ = ("stamp", "model", "label_map", "instances", "detections", "search_map", "timings", "dropped_before", "image")
     STAMP_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_MAP_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +75,7 @@ class Result(_message.Message):
     SEARCH_MAP_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     stamp: Stamp
     model: ModelRef
     label_map: LabelMap
@@ -81,7 +84,18 @@ class Result(_message.Message):
     search_map: SearchMap
     timings: Timings
     dropped_before: int
-    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., instances: _Optional[_Union[Instances, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., search_map: _Optional[_Union[SearchMap, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ...) -> None: ...
+    image: Image
+    def __init__(self, stamp: _Optional[_Union[Stamp, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., label_map: _Optional[_Union[LabelMap, _Mapping]] = ..., instances: _Optional[_Union[Instances, _Mapping]] = ..., detections: _Optional[_Union[Detections, _Mapping]] = ..., search_map: _Optional[_Union[SearchMap, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., dropped_before: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ...) -> None: ...
+
+class Image(_message.Message):
+    __slots__ = ("jpeg", "width", "height")
+    JPEG_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    jpeg: bytes
+    width: int
+    height: int
+    def __init__(self, jpeg: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Stamp(_message.Message):
     __slots__ = ("source", "seq", "start_ns", "end_ns")
@@ -274,16 +288,18 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelRef, _Mapping]]] = ...) -> None: ...
 
 class GetLatestRequest(_message.Message):
-    __slots__ = ("source", "model", "kinds", "encoding")
+    __slots__ = ("source", "model", "kinds", "encoding", "include_image")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_IMAGE_FIELD_NUMBER: _ClassVar[int]
     source: str
     model: str
     kinds: _containers.RepeatedScalarFieldContainer[ResultKind]
     encoding: MaskEncoding
-    def __init__(self, source: _Optional[str] = ..., model: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ...) -> None: ...
+    include_image: bool
+    def __init__(self, source: _Optional[str] = ..., model: _Optional[str] = ..., kinds: _Optional[_Iterable[_Union[ResultKind, str]]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., include_image: bool = ...) -> None: ...
 
 class GetLatestResponse(_message.Message):
     __slots__ = ("result",)
@@ -292,16 +308,38 @@ class GetLatestResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
 
 class SegmentRequest(_message.Message):
-    __slots__ = ("model", "encoded", "raw", "encoding")
+    __slots__ = ("model", "encoded", "raw", "encoding", "prompts")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     encoded: bytes
     raw: RawImage
     encoding: MaskEncoding
-    def __init__(self, model: _Optional[str] = ..., encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ...) -> None: ...
+    prompts: _containers.RepeatedCompositeFieldContainer[ObjectPrompt]
+    def __init__(self, model: _Optional[str] = ..., encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., encoding: _Optional[_Union[MaskEncoding, str]] = ..., prompts: _Optional[_Iterable[_Union[ObjectPrompt, _Mapping]]] = ...) -> None: ...
+
+class ObjectPrompt(_message.Message):
+    __slots__ = ("points", "box", "mask")
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedCompositeFieldContainer[Point]
+    box: Box
+    mask: Mask
+    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("x", "y", "background")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    background: bool
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., background: bool = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("width", "height", "channels", "data")

@@ -79,7 +79,7 @@ class PerceptionServiceServicer(object):
     def GetLatest(self, request, context):
         """The newest result that there is, without waiting for one.
 
-        NOT_FOUND: no such source. UNAVAILABLE: nothing of the kind has come yet.
+        NOT_FOUND: no such source. UNAVAILABLE, with RetryInfo: nothing of the kind has come yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,9 +88,10 @@ class PerceptionServiceServicer(object):
     def Segment(self, request, context):
         """What a model says of one picture that the caller brings.
 
-        NOT_FOUND: no such model. INVALID_ARGUMENT: no picture, or one that the model does not take.
-        RESOURCE_EXHAUSTED: too many pixels, or too many such calls at a time. FAILED_PRECONDITION: the
-        model's files are not here.
+        NOT_FOUND: no such model. INVALID_ARGUMENT: no picture, or one that the model does not take; no
+        prompts where it needs some, or some that do not fit the picture. RESOURCE_EXHAUSTED: too many
+        pixels, prompts or points, or too many such calls at a time. FAILED_PRECONDITION: the model's
+        files are not here. UNAVAILABLE, with RetryInfo: it is being loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as edgeperc_dot_v1_dot_perception__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64geperc/v1/tracking.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"\x88\x02\n\x0eSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.edgeperc.v1.OpenSessionH\x00\x12(\n\x06prompt\x18\x03 \x01(\x0b\x32\x16.edgeperc.v1.AddPromptH\x00\x12+\n\x06remove\x18\x04 \x01(\x0b\x32\x19.edgeperc.v1.RemoveObjectH\x00\x12*\n\x05reset\x18\x05 \x01(\x0b\x32\x19.edgeperc.v1.ResetSessionH\x00\x12*\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x19.edgeperc.v1.CloseSessionH\x00\x42\t\n\x07request\"\x82\x02\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.edgeperc.v1.SessionOpenedH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.edgeperc.v1.ResultH\x00\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1c.edgeperc.v1.RequestAcceptedH\x00\x12.\n\x07refused\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.RequestRefusedH\x00\x12,\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1a.edgeperc.v1.SessionClosedH\x00\x42\n\n\x08response\"p\n\x0bOpenSession\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x08\x64\x65livery\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\x12\r\n\x05ttl_s\x18\x05 \x01(\x02J\x04\x08\x03\x10\x04\"\xcb\x01\n\rSessionOpened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\x13\n\x0bmax_objects\x18\x07 \x01(\r\x12\x12\n\nmax_points\x18\x08 \x01(\r\x12\x19\n\x11max_message_bytes\x18\t \x01(\r\"\x82\x01\n\tAddPrompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.edgeperc.v1.Point\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\x1f\n\x04mask\x18\x04 \x01(\x0b\x32\x11.edgeperc.v1.Mask\"1\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\x12\n\nbackground\x18\x03 \x01(\x08\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x0e\n\x0cResetSession\"\x0e\n\x0c\x43loseSession\"p\n\x0fRequestAccepted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x11\n\tobject_id\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\x04\x12!\n\x05stamp\x18\x04 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\"Q\n\x0eRequestRefused\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x9f\x01\n\rSessionClosed\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.edgeperc.v1.SessionClosed.Reason\"[\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_ASKED\x10\x01\x12\x12\n\x0eREASON_EXPIRED\x10\x02\x12\x13\n\x0fREASON_STOPPING\x10\x03\x32[\n\x0fTrackingService\x12H\n\x07Session\x12\x1b.edgeperc.v1.SessionRequest\x1a\x1c.edgeperc.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64geperc/v1/tracking.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"\x88\x02\n\x0eSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.edgeperc.v1.OpenSessionH\x00\x12(\n\x06prompt\x18\x03 \x01(\x0b\x32\x16.edgeperc.v1.AddPromptH\x00\x12+\n\x06remove\x18\x04 \x01(\x0b\x32\x19.edgeperc.v1.RemoveObjectH\x00\x12*\n\x05reset\x18\x05 \x01(\x0b\x32\x19.edgeperc.v1.ResetSessionH\x00\x12*\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x19.edgeperc.v1.CloseSessionH\x00\x42\t\n\x07request\"\x82\x02\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.edgeperc.v1.SessionOpenedH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.edgeperc.v1.ResultH\x00\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1c.edgeperc.v1.RequestAcceptedH\x00\x12.\n\x07refused\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.RequestRefusedH\x00\x12,\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1a.edgeperc.v1.SessionClosedH\x00\x42\n\n\x08response\"p\n\x0bOpenSession\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x08\x64\x65livery\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\x12\r\n\x05ttl_s\x18\x05 \x01(\x02J\x04\x08\x03\x10\x04\"\xcb\x01\n\rSessionOpened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\x13\n\x0bmax_objects\x18\x07 \x01(\r\x12\x12\n\nmax_points\x18\x08 \x01(\r\x12\x19\n\x11max_message_bytes\x18\t \x01(\r\"\x82\x01\n\tAddPrompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.edgeperc.v1.Point\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\x1f\n\x04mask\x18\x04 \x01(\x0b\x32\x11.edgeperc.v1.Mask\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x0e\n\x0cResetSession\"\x0e\n\x0c\x43loseSession\"p\n\x0fRequestAccepted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x11\n\tobject_id\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\x04\x12!\n\x05stamp\x18\x04 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\"Q\n\x0eRequestRefused\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x9f\x01\n\rSessionClosed\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.edgeperc.v1.SessionClosed.Reason\"[\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_ASKED\x10\x01\x12\x12\n\x0eREASON_EXPIRED\x10\x02\x12\x13\n\x0fREASON_STOPPING\x10\x03\x32[\n\x0fTrackingService\x12H\n\x07Session\x12\x1b.edgeperc.v1.SessionRequest\x1a\x1c.edgeperc.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,22 +42,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONOPENED']._serialized_end=919
   _globals['_ADDPROMPT']._serialized_start=922
   _globals['_ADDPROMPT']._serialized_end=1052
-  _globals['_POINT']._serialized_start=1054
-  _globals['_POINT']._serialized_end=1103
-  _globals['_REMOVEOBJECT']._serialized_start=1105
-  _globals['_REMOVEOBJECT']._serialized_end=1138
-  _globals['_RESETSESSION']._serialized_start=1140
-  _globals['_RESETSESSION']._serialized_end=1154
-  _globals['_CLOSESESSION']._serialized_start=1156
-  _globals['_CLOSESESSION']._serialized_end=1170
-  _globals['_REQUESTACCEPTED']._serialized_start=1172
-  _globals['_REQUESTACCEPTED']._serialized_end=1284
-  _globals['_REQUESTREFUSED']._serialized_start=1286
-  _globals['_REQUESTREFUSED']._serialized_end=1367
-  _globals['_SESSIONCLOSED']._serialized_start=1370
-  _globals['_SESSIONCLOSED']._serialized_end=1529
-  _globals['_SESSIONCLOSED_REASON']._serialized_start=1438
-  _globals['_SESSIONCLOSED_REASON']._serialized_end=1529
-  _globals['_TRACKINGSERVICE']._serialized_start=1531
-  _globals['_TRACKINGSERVICE']._serialized_end=1622
+  _globals['_REMOVEOBJECT']._serialized_start=1054
+  _globals['_REMOVEOBJECT']._serialized_end=1087
+  _globals['_RESETSESSION']._serialized_start=1089
+  _globals['_RESETSESSION']._serialized_end=1103
+  _globals['_CLOSESESSION']._serialized_start=1105
+  _globals['_CLOSESESSION']._serialized_end=1119
+  _globals['_REQUESTACCEPTED']._serialized_start=1121
+  _globals['_REQUESTACCEPTED']._serialized_end=1233
+  _globals['_REQUESTREFUSED']._serialized_start=1235
+  _globals['_REQUESTREFUSED']._serialized_end=1316
+  _globals['_SESSIONCLOSED']._serialized_start=1319
+  _globals['_SESSIONCLOSED']._serialized_end=1478
+  _globals['_SESSIONCLOSED_REASON']._serialized_start=1387
+  _globals['_SESSIONCLOSED_REASON']._serialized_end=1478
+  _globals['_TRACKINGSERVICE']._serialized_start=1480
+  _globals['_TRACKINGSERVICE']._serialized_end=1571
 # @@protoc_insertion_point(module_scope)

@@ -79,20 +79,10 @@ class AddPrompt(_message.Message):
     BOX_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     object_id: int
-    points: _containers.RepeatedCompositeFieldContainer[Point]
+    points: _containers.RepeatedCompositeFieldContainer[_perception_pb2.Point]
     box: _perception_pb2.Box
     mask: _perception_pb2.Mask
-    def __init__(self, object_id: _Optional[int] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., box: _Optional[_Union[_perception_pb2.Box, _Mapping]] = ..., mask: _Optional[_Union[_perception_pb2.Mask, _Mapping]] = ...) -> None: ...
-
-class Point(_message.Message):
-    __slots__ = ("x", "y", "background")
-    X_FIELD_NUMBER: _ClassVar[int]
-    Y_FIELD_NUMBER: _ClassVar[int]
-    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
-    x: float
-    y: float
-    background: bool
-    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., background: bool = ...) -> None: ...
+    def __init__(self, object_id: _Optional[int] = ..., points: _Optional[_Iterable[_Union[_perception_pb2.Point, _Mapping]]] = ..., box: _Optional[_Union[_perception_pb2.Box, _Mapping]] = ..., mask: _Optional[_Union[_perception_pb2.Mask, _Mapping]] = ...) -> None: ...
 
 class RemoveObject(_message.Message):
     __slots__ = ("object_id",)
