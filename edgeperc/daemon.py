@@ -55,7 +55,7 @@ class LocalDaemon:
             return new
         sensors, pipelines = run.sensors(), run.pipelines()
         state: State = "serving"
-        if not all(pipeline.meter.results for pipeline in pipelines):
+        if run.waiting():
             state = "starting"
         if run.errors or any(sensor.state in ("lost", "failed") for sensor in sensors):
             state = "degraded"

@@ -123,6 +123,9 @@ class Running(Protocol):
     def sinks(self) -> tuple[SinkStatus, ...]:
         """What the ways out count, those that do."""
 
+    def waiting(self) -> frozenset[str]:
+        """Pipelines that have given no result yet, or none since they were started anew."""
+
     def stuck(self) -> str:
         """Who makes no progress though it should, in a sentence; "" if nobody."""
 
@@ -254,6 +257,10 @@ class Run:
         """Number of the packet that a pipeline is at, from 1; 0 between two packets."""
         return self._begun.get(name, 0) if self._since_s.get(name) else 0
 
+    def waiting(self) -> frozenset[str]:
+        """See Running."""
+        return frozenset(each.name for each in self.pipelines() if not each.meter.results)
+
     def stuck(self) -> str:
         """See Running."""
         for pipeline in self._pipelines:
@@ -265,7 +272,8 @@ class Run:
     def report(self) -> None:
         """Tell the sinks that want to know what is well: sensors, mirrors, pipelines."""
         feeds = {pipeline.name: pipeline.input for pipeline in self._pipelines}
-        well = health(self.sensors(), self.pipelines(), feeds=feeds, silent=self.silent())
+        parts = self.sensors(), self.pipelines()
+        well = health(*parts, feeds=feeds, silent=self.silent(), waiting=self.waiting())
         self._outlets.report(well)
 
     def add(self, sink: Sink) -> None:
@@ -416,10 +424,12 @@ def health(
     *,
     feeds: Mapping[str, str],
     silent: Container[str] = (),
+    waiting: Container[str] = (),
 ) -> dict[str, bool]:
     """Which `sensors/NAME` are there and which `pipelines/NAME` give results.
 
-    feeds: pipeline -> the sensor without which it has nothing to say.
+    feeds: pipeline -> the sensor without which it has nothing to say. silent, waiting: sensors and
+    pipelines from which nothing has come yet.
     """
     here = {
         status.name: status.state in ("running", "ended") and status.name not in silent
@@ -428,5 +438,5 @@ def health(
     well = {f"sensors/{name}": is_here for name, is_here in here.items()}
     for status in pipelines:
         has_packets = here.get(feeds.get(status.name, ""), True)
-        well[f"pipelines/{status.name}"] = status.meter.results > 0 and has_packets
+        well[f"pipelines/{status.name}"] = status.name not in waiting and has_packets
     return well

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgeperc.control import ControlError
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan
+from edgeperc.sinks.metrics import Metrics
 from edgeperc.supervise.daemon import SupervisedDaemon, open_daemon
 
 from .ticking import PIPELINE, Kept, eventually, exists, write_app
@@ -145,3 +150,61 @@ def test_an_app_is_applied_from_afar_and_written_to_its_file(serving: Serving) -
     with pytest.raises(ConfigError, match="unknown key"):
         daemon.apply("colour = 3\n" + wanted, applied.etag)
     assert serving.path.read_text() == wanted
+
+
+Counts = dict[tuple[str, ...], float]
+
+
+def counted(url: str) -> Counts:
+    """All counters of sensors and pipelines, as Prometheus reads them."""
+    with urlopen(url, timeout=30) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        if family.type == "counter" and "_sink" not in family.name
+        for sample in family.samples
+        if sample.name.startswith(("edgeperc_pipeline", "edgeperc_sensor"))
+    }
+
+
+def test_no_counter_falls_while_processes_die_and_are_replaced(serving: Serving) -> None:
+    metrics = Metrics(daemon=serving.daemon, listen="127.0.0.1:0")
+    results, packets = ("edgeperc_pipeline_results_total", "a"), ("edgeperc_sensor_packets_total",)
+    seen: list[Counts] = []
+
+    def grows(key: tuple[str, ...], by: float = 3.0) -> bool:
+        seen.append(counted(metrics.where))
+        falls = {each for each in seen[-2] if seen[-1][each] < seen[-2][each]}
+        assert not falls
+        return seen[-1][key] >= seen[first][key] + by
+
+    try:
+        seen.append(counted(metrics.where))
+        first = 0
+        eventually(lambda: grows(results, 10))
+        for name in ("pipelines/a", "sensors/left"):
+            os.kill(serving.pids()[name], signal.SIGKILL)
+            first = len(seen) - 1
+            eventually(lambda: grows(results))
+            eventually(lambda: grows((*packets, "left")))
+        first = len(seen) - 1
+        serving.write(serving.first.replace('"a"', '"a"\nrate_hz = 20.0'))
+        eventually(lambda: grows(results))
+        assert seen[-1][results] >= 10
+    finally:
+        metrics.close()
+
+
+def test_a_pipeline_that_was_started_anew_is_well_once_it_gives_results(serving: Serving) -> None:
+    run = serving.daemon.run
+    eventually(lambda: not run.waiting())
+    os.kill(serving.pids()["pipelines/a"], signal.SIGKILL)
+    eventually(lambda: run.waiting() == {"a"})
+    run.report()
+    assert serving.sink.well["pipelines/a"] is False
+    assert serving.sink.well["pipelines/b"] is True
+    eventually(lambda: not run.waiting())
+    run.report()
+    assert serving.sink.well["pipelines/a"] is True
+    eventually(lambda: serving.daemon.status().state == "serving")

@@ -30,6 +30,7 @@ from edgeperc.steering.lease import MirrorLease
 from edgeperc.supervise import link as links
 from edgeperc.supervise.feed import Inlet
 from edgeperc.supervise.memory import own_memory
+from edgeperc.supervise.totals import pipeline_total, sensor_total
 
 log = logging.getLogger("edgeperc")
 
@@ -65,11 +66,14 @@ class ProcessSearch:
         self._anchor = anchor
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # of the channel, which several threads send by
+        self._told = threading.Lock()  # of what this child and earlier ones said
         self._crash = ""
         self._restarts = 0
         self._is_shown = False
         self._state: WorkerState = "starting"
         self._heard_s = time.monotonic()
+        self._status: Status
+        self._before: Status | None = None
         self.met: tuple[tuple[int, int], ...] = ()
         self._gaze: Gaze | None = None
         self.steering = MirrorLease(
@@ -141,13 +145,27 @@ class ProcessSearch:
         """What computes the results: the detector and the scheduler."""
         return self._status.refs
 
+    def waiting(self) -> set[str]:
+        """Its own name, while it has given no result since it was started last."""
+        pipeline = self._status.pipeline
+        return set() if self._state == "running" and pipeline.meter.results else {pipeline.name}
+
+    def follow(self, old: ProcessSearch) -> None:
+        """Count on from where another came to, whose place it takes."""
+        self._before = old.total()
+
+    def total(self) -> Status:
+        """As the child said last, with what earlier ones counted."""
+        with self._told:
+            return _total(self._status, self._before)
+
     def sensors(self) -> tuple[SensorStatus, ...]:
-        """As the child said last."""
-        return self._status.sensors
+        """Its camera and its mirror, as the child said last."""
+        return self.total().sensors
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """As the child said last."""
-        pipeline = self._status.pipeline
+        pipeline = self.total().pipeline
         if self._restarts:
             note = f"{pipeline.note}; restarted {self._restarts} times, last after {self._crash}"
             pipeline = replace(pipeline, note=note)
@@ -182,11 +200,15 @@ class ProcessSearch:
             )
         try:
             self._send("plan", self._plan)
-            self._status = self._first_status()
+            status = self._first_status()
         except BaseException:
             self._process.kill()
             self._reap()
             raise
+        with self._told:
+            if self._restarts:
+                self._before = _total(self._status, self._before)
+            self._status = status
 
     def _first_status(self) -> Status:
         """Wait until the child has loaded everything. Raises what it raised."""
@@ -263,6 +285,19 @@ class ProcessSearch:
         with self._lock:
             self._channel.close()
         self._pictures.close()
+
+
+def _total(now: Status, before: Status | None) -> Status:
+    """A status with the counts of earlier processes, by name."""
+    if before is None:
+        return now
+    sensors = {each.name: each for each in before.sensors}
+    same = before.pipeline.name == now.pipeline.name
+    return replace(
+        now,
+        sensors=tuple(sensor_total(each, sensors.get(each.name)) for each in now.sensors),
+        pipeline=pipeline_total(now.pipeline, before.pipeline if same else None),
+    )
 
 
 def _look(pictures: links.Link, see: Callable[[Frame], None]) -> None:

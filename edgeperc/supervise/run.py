@@ -24,7 +24,6 @@ from typing import Any
 from edgeperc.clock import ReplayClock, host_clock
 from edgeperc.control import SinkStatus, WorkerStatus
 from edgeperc.errors import EdgepercError
-from edgeperc.meter import Meter
 from edgeperc.outlets import Outlets
 from edgeperc.pipeline import Search, health
 from edgeperc.plan import Plan, check_names, own_time
@@ -35,6 +34,7 @@ from edgeperc.supervise.feed import Inlet
 from edgeperc.supervise.link import Link
 from edgeperc.supervise.orders import PipelineOrder, SensorOrder
 from edgeperc.supervise.remote_sessions import RemoteTracker
+from edgeperc.supervise.totals import NOTHING
 from edgeperc.supervise.worker import Worker
 
 log = logging.getLogger("edgeperc")
@@ -129,11 +129,17 @@ class SupervisedRun:
             self._search_key = key
         with self._lock:
             before = (*self._sensors.values(), *self._pipelines.values())
+            places = {worker.name: worker for worker in before}
+            followed = [(new, places[new.name]) for new in change.fresh if new.name in places]
+            for new, place in followed:
+                new.follow(place)
             self._sensors, self._pipelines = change.sensors, change.pipelines
             self._plan = plan
         after = (*self._pipelines.values(), *self._sensors.values())
         old = [worker for worker in before if worker not in after]
         _end(old)
+        for new, place in followed:  # it has counted on to its end
+            new.follow(place)
         for worker in old:
             if tracker := self._trackers.pop(worker, None):
                 tracker.end()
@@ -199,13 +205,18 @@ class SupervisedRun:
                 return f"nobody has looked after {worker.name} for {worker.unattended_s:.1f} s"
         return ""
 
+    def waiting(self) -> frozenset[str]:
+        """See Running: those whose process is away, or has just begun, too."""
+        own = {name for name, worker in self._pipelines.items() if not worker.has_answered}
+        return frozenset(own | (self._search.waiting() if self._search else set()))
+
     def report(self) -> None:
         """Tell the sinks that want to know what is well; also look after what nobody else does."""
         silent = {name for worker in self._pipelines.values() for name in worker.report.silent}
         feeds = {name: self._plan.pipeline(name)[0].input for name in self._pipelines}
-        well = health(self.sensors(), self.pipelines(), feeds=feeds, silent=silent)
-        for name, worker in self._pipelines.items():
-            well[f"pipelines/{name}"] &= worker.is_up
+        well = health(
+            self.sensors(), self.pipelines(), feeds=feeds, silent=silent, waiting=self.waiting()
+        )
         self._outlets.report(well)
         for tracker in self.trackers:
             tracker.sessions.expire()
@@ -342,6 +353,8 @@ class SupervisedRun:
             self._search = self._open_search(self._plan)
             raise
         finally:
+            if old and self._search:
+                self._search.follow(old)
             self._start_search()
             self._tap()
 
@@ -531,8 +544,7 @@ def _connect(sensor: Worker, pipeline: Worker) -> None:
 
 
 def _sensor_status(name: str, worker: Worker) -> SensorStatus:
-    status = worker.report.sensor or SensorStatus(name=name)
-    status = replace(status)
+    status = replace(worker.total.sensor or SensorStatus(name=name))
     if worker.error:
         status.state = "lost"
         status.error = f"sensor '{name}': its process died: {worker.error}"
@@ -545,13 +557,14 @@ def _ref(worker: Worker) -> ModelRef:
 
 
 def _pipeline_status(name: str, worker: Worker) -> PipelineStatus:
-    status = worker.report.pipeline or PipelineStatus(
-        name=name, model=_ref(worker), meter=Meter().snapshot(), error=""
+    total = worker.total
+    status = total.pipeline or PipelineStatus(
+        name=name, model=_ref(worker), meter=NOTHING, error=""
     )
     notes = [status.note] if status.note else []
     if worker.restarts:
         notes.append(f"restarted {worker.restarts} times")
-    if lost := worker.report.lost + worker.lost:
-        notes.append(f"{lost:,} packets or results lost between processes")
+    if total.lost:
+        notes.append(f"{total.lost:,} packets or results lost between processes")
     error = f"its process died: {worker.error}" if worker.error else status.error
     return replace(status, note="; ".join(notes), error=error)

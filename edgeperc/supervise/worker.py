@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from edgeperc import errors
@@ -29,6 +30,7 @@ from edgeperc.supervise.feed import Inlet, Told
 from edgeperc.supervise.link import pair
 from edgeperc.supervise.memory import own_memory
 from edgeperc.supervise.orders import Ready, Report
+from edgeperc.supervise.totals import total
 
 log = logging.getLogger("edgeperc")
 
@@ -69,7 +71,8 @@ class Owner(Protocol):
 class Worker:
     """A process of `python -m edgeperc.supervise`. report: what it said of itself last.
 
-    made: what it said when it was ready. restarts: since `begin`. key: for whoever made it.
+    made: what it said when it was ready. restarts: since `begin`. key: for whoever made it. before:
+    what earlier processes counted, and those of whoever it takes over from.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Worker:
         self.name, self.kind, self.order = name, kind, order
         self.key: Any = None
         self.report, self.made = Report(), Ready()
+        self.before = Report()
         self.restarts = 0
         self.error = ""
         self.limits = limits
@@ -141,15 +145,28 @@ class Worker:
         return self._state == "running"
 
     @property
+    def has_answered(self) -> bool:
+        """Whether it is at work, and this process of it gave a result."""
+        pipeline = self.report.pipeline
+        return self.is_up and pipeline is not None and pipeline.meter.results > 0
+
+    @property
     def unattended_s(self) -> float:
         """How long ago what it says was last listened to, where it should be."""
         attended_s = self._attended_s
         return 0.0 if attended_s is None else time.monotonic() - attended_s
 
     @property
-    def lost(self) -> int:
-        """Results that the front was too slow for."""
-        return self._inlet.lost if self._inlet else 0
+    def total(self) -> Report:
+        """What it said last, and what all its processes counted together."""
+        with self._lock:
+            lost = self._inlet.lost if self._inlet else 0  # results that the front was too slow for
+            return total(replace(self.report, lost=self.report.lost + lost), self.before)
+
+    def follow(self, old: Worker) -> None:
+        """Count on from where another came to, whose place it takes."""
+        with self._lock:
+            self.before = old.total
 
     def status(self) -> WorkerStatus:
         """How it is now."""
@@ -238,12 +255,12 @@ class Worker:
                 start_new_session=True,  # Ctrl-C in a terminal is for the front alone
             )
         with self._lock:
+            self.before, self.report = self.total, Report()
             self._inlet, self._is_ready = Inlet(link), False
         self._state = "starting"
         self._heard_s = self._begun_s = self._progress_s = self._rss_s = time.monotonic()
         self._reported_s, self._busy_s = self._begun_s, 0.0
         self._settled_bytes = 0
-        self.report = Report()
         self.send("order", self.order)
 
     def _hear(self, kind: str, content: Any) -> None:
