@@ -72,10 +72,15 @@ class Link:
         try:
             self.session: Any = zenoh.open(config)
         except zenoh.ZError as error:
-            verb = "listen on" if mode == "router" else "reach"
+            verb, hint = "reach", "is the router up? edgeperc fleet router starts one"
+            if mode == "router":
+                verb, hint = (
+                    "listen on",
+                    "is a router up already? --listen tcp/HOST:PORT takes another",
+                )
+            where = ", ".join(self.endpoints)
             raise DeviceError(
-                f"fleet: cannot {verb} {', '.join(self.endpoints)}: {_short(error)}",
-                hint="is the router up? edgeperc fleet router starts one",
+                f"fleet: cannot {verb} {where}: {_short(error)}", hint=hint
             ) from error
         atexit.register(self.close)
 

@@ -1,6 +1,7 @@
 """Who is in a fleet, and what they do: presence, status and results of all its devices.
 
 with Link(router) as link, Watcher(link, "default") as fleet:
+    time.sleep(1.5)  # who is there says so, each second
     for device in fleet.devices():
         print(device.name, device.is_here, device.results)
 """
