@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeperc.control import ControlError
-from edgeperc.errors import ConfigError
+from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Gaze, GazeRange
 from edgeperc.steering.lease import MirrorLease, Order
 
@@ -27,9 +27,14 @@ class Held:
 
     def __init__(self, reach: GazeRange | None = REACH) -> None:
         self.now_s = 100.0
+        self.is_here = True
         self.orders: list[Order | None] = []
         self.steering = MirrorLease(
-            self.orders.append, reach=lambda: reach, gaze=lambda: HERE, now_s=lambda: self.now_s
+            self.orders.append,
+            reach=lambda: reach,
+            gaze=lambda: HERE,
+            is_here=lambda: self.is_here,
+            now_s=lambda: self.now_s,
         )
 
 
@@ -49,6 +54,20 @@ def test_a_lease_takes_the_mirror_points_it_and_gives_it_back(held: Held) -> Non
     assert held.steering.state().holder == ""
     held.steering.release(lease)
     assert len(held.orders) == 3
+
+
+def test_while_nobody_obeys_a_gaze_is_refused_and_the_lease_is_renewed(held: Held) -> None:
+    lease = held.steering.acquire("me", 2.0)
+    held.steering.point(lease, THERE)
+    held.is_here = False
+    held.now_s += 1.5
+    with pytest.raises(DeviceError, match="being started anew"):
+        held.steering.point(lease, HERE)
+    held.now_s += 1.5
+    held.is_here = True
+    assert held.steering.order == Order(THERE, 103.5)
+    held.steering.point(lease, HERE)
+    assert held.steering.order == Order(HERE, 105.0)
 
 
 def test_a_second_client_is_told_who_has_it(held: Held) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from edgeperc import places
 from edgeperc.clock import ReplayClock
-from edgeperc.errors import ConfigError, ModelError
-from edgeperc.packet import Frame, Stamp
+from edgeperc.control import ControlError
+from edgeperc.errors import ConfigError, DeviceError, ModelError
+from edgeperc.packet import Frame, Gaze, Stamp
 from edgeperc.plan import Plan
 from edgeperc.result import Detections, ModelRef, Result, SearchMap
 from edgeperc.simulate.mirror import MirrorSimulator
@@ -156,10 +157,13 @@ def test_a_killed_process_is_started_again(search: Search, monkeypatch: pytest.M
     _wait_for(lambda: len(search.looks()) > 0)
     victim = search.process.pid
     os.kill(victim, signal.SIGKILL)
+    counted = search.process.pipelines()[0].meter.results
     _wait_for(lambda: search.process.pid != victim)
     before = len(search.looks())
     _wait_for(lambda: len(search.looks()) > before + 10)
-    assert "signal 9" in search.process.pipelines()[0].note
+    (pipeline,) = search.process.pipelines()
+    assert "signal 9" in pipeline.note
+    assert pipeline.meter.results >= counted
 
 
 def test_a_process_that_does_not_come_back_at_once_is_tried_again_and_the_daemon_stays_up(
@@ -180,6 +184,67 @@ def test_a_process_that_does_not_come_back_at_once_is_tried_again_and_the_daemon
     _wait_for(lambda: len(attempts) == 3 and len(search.looks()) > before + 10)
     assert search.thread.is_alive()
     assert "network was taken away" in search.process.pipelines()[0].note
+
+
+def test_a_lease_goes_on_while_the_process_that_obeys_it_is_started_anew(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RESTART_S", 0.5)
+    steering, there = search.process.steering, Gaze(pan_rad=0.2, tilt_rad=0.0)
+    _wait_for(lambda: search.process.worker().state == "running" and bool(search.looks()))
+    lease = steering.acquire("me", 60.0)
+    steering.point(lease, there)
+    _wait_for(lambda: _is_at(search.looks()[-1], there))
+    victim = search.process.pid
+    os.kill(victim, signal.SIGKILL)
+    _wait_for(lambda: search.process.worker().state == "restarting")
+    count = len(search.looks())
+    with pytest.raises(DeviceError, match="started anew") as refused:
+        steering.point(lease, Gaze(pan_rad=-0.3, tilt_rad=-0.1))
+    assert "the lease goes on" in refused.value.hint
+    assert (steering.state().holder, steering.state().gaze) == ("me", None)
+    with pytest.raises(ControlError, match="'me' steers"):
+        steering.acquire("you", 1.0)
+    _wait_for(lambda: len(search.looks()) > count + 30)
+    assert search.process.pid != victim
+    pans = [look.gaze.pan_rad for look in search.looks()[count:] if look.gaze]
+    tilts = [look.gaze.tilt_rad for look in search.looks()[count:] if look.gaze]
+    assert max(map(abs, tilts)) < 0.01  # the scheduler would look up and down, too
+    assert min(pans) > -0.01
+    assert max(pans) < 0.21
+    assert _is_at(search.looks()[-1], there)
+    steering.point(lease, Gaze(pan_rad=-0.2, tilt_rad=0.1))
+    _wait_for(lambda: _is_at(search.looks()[-1], Gaze(pan_rad=-0.2, tilt_rad=0.1)))
+    steering.release(lease)
+
+
+@pytest.mark.slow
+def test_a_lease_that_runs_out_while_nobody_obeys_is_over(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RESTART_S", 0.5)
+    steering = search.process.steering
+    _wait_for(lambda: search.process.worker().state == "running")
+    lease = steering.acquire("me", 0.3)
+    os.kill(search.process.pid, signal.SIGKILL)
+    _wait_for(lambda: search.process.worker().state == "restarting")
+    _wait_for(lambda: steering.state().holder == "")
+    with pytest.raises(ControlError, match="it is over"):
+        steering.point(lease, Gaze(pan_rad=0.0, tilt_rad=0.0))
+    count = len(search.looks())
+
+    def searches() -> bool:
+        return len({look.gaze for look in search.looks()[count:]}) > 10
+
+    _wait_for(searches)
+    lease = steering.acquire("you", 1.0)
+    steering.release(lease)
+
+
+def _is_at(look: Detections, gaze: Gaze) -> bool:
+    assert look.gaze
+    aside = abs(look.gaze.pan_rad - gaze.pan_rad), abs(look.gaze.tilt_rad - gaze.tilt_rad)
+    return max(aside) < 4e-3
 
 
 def test_a_setting_that_a_device_refuses_is_said_before_anything_starts(tmp_path: Path) -> None:

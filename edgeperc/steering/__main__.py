@@ -53,7 +53,7 @@ class Child:
             return
         self._parts.note = priority
         self._say_status()
-        anchor = self._await("go")
+        anchor, self._parts.loop.order = self._await("go")
         clock.anchor(*anchor)
         gc.collect()
         gc.freeze()  # what is there now stays; a collection over all of it would cost a slot

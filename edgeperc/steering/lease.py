@@ -6,7 +6,8 @@ steering.point(lease, Gaze(pan_rad=0.1, tilt_rad=0.0))
 steering.release(lease)                                # the search goes on
 
 Each order carries its own end, on the machine's monotonic clock: a search in another process goes
-on by itself where whoever gave the order has died.
+on by itself where whoever gave the order has died. Where that process dies, the lease goes on as
+long as it would: the next one begins with the order that holds.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeperc.control import ControlError, MirrorState
-from edgeperc.errors import ConfigError
+from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Gaze, GazeRange
 
 DEFAULT_TTL_S, LONGEST_TTL_S = 5.0, 60.0
@@ -49,7 +50,8 @@ class MirrorLease:
     """`edgeperc.control.Steering` for a search that takes orders.
 
     send: takes an Order, or None when the search is to go on; must not block. reach, gaze: what the
-    mirror reaches and where it looks, as far as is known.
+    mirror reaches and where it looks, as far as is known. is_here: whether there is a search that
+    obeys.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class MirrorLease:
         *,
         reach: Callable[[], GazeRange | None],
         gaze: Callable[[], Gaze | None],
+        is_here: Callable[[], bool] = lambda: True,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send, self._reach, self._gaze, self._now_s = send, reach, gaze, now_s
+        self._is_here = is_here
         self._lock = threading.Lock()
         self._held: _Held | None = None
 
@@ -106,13 +110,21 @@ class MirrorLease:
     def point(self, lease: str, gaze: Gaze) -> None:
         """Look there from now on; renews the lease.
 
-        Raises ControlError without the lease, or beyond the reach.
+        Raises ControlError without the lease, or beyond the reach; DeviceError while the search's
+        process is started anew: the lease is renewed all the same, and the last gaze holds.
         """
         with self._lock:
             held = self._mine(lease)
             self._check_reach(gaze)
             until_s = self._now_s() + held.ttl_s
-            self._hold(_Held(lease, held.holder, held.ttl_s, until_s, gaze))
+            is_here = self._is_here()
+            held = replace(held, until_s=until_s, gaze=gaze if is_here else held.gaze)
+            self._hold(held)
+        if not is_here:
+            raise DeviceError(
+                "the search's process is being started anew, and the mirror stands still",
+                hint="the lease goes on: point again in a moment",
+            )
 
     def stop(self) -> None:
         """Take the mirror from whoever has it; the search goes on."""

@@ -80,6 +80,7 @@ class ProcessSearch:
             partial(self._send, "steer"),
             reach=lambda: self._status.reach,
             gaze=lambda: self._gaze,
+            is_here=lambda: self._state == "running",
         )
         self._start()
 
@@ -88,10 +89,11 @@ class ProcessSearch:
     ) -> None:
         """Hand on the child's results until it ends or `stop`, and while `show` its pictures."""
         while not self._stopping.is_set():
+            # With the order that holds, so that its first look is not the scheduler's.
+            self._send("go", (self._anchor(), self.steering.order))
             self._state = "running"
-            self._send("go", self._anchor())
-            self._send("show", self._is_shown)
             self._send("steer", self.steering.order)
+            self._send("show", self._is_shown)
             if see:
                 look = partial(_look, self._pictures, see)
                 threading.Thread(target=look, name="search pictures", daemon=True).start()
@@ -100,7 +102,7 @@ class ProcessSearch:
             if ended or self._stopping.is_set():
                 self._state = "ended"
                 return
-            self._state = "restarting"
+            self._state, self._gaze = "restarting", None
             log.warning("the search's process died (%s); starting it again", self._crash)
             self._restarts += 1
             if not self._come_back():
