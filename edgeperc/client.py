@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from edgeperc.connection import DEFAULT_PORT, Access, Connection
 from edgeperc.control import AppText, DaemonStatus, MirrorState, RecordingStatus
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
+from edgeperc.prompting.prompts import Prompt
 from edgeperc.proto.codec import as_dataclass, from_message
 from edgeperc.proto.control_codec import recording_of, status_of
 from edgeperc.proto.edgeperc.v1 import control_pb2 as control
@@ -49,7 +50,7 @@ from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import ModelRef, Result, SourceInfo
 from edgeperc.sinks.pictures import decoded
 from edgeperc.steered import MirrorSession, mirror_state
-from edgeperc.tracking import TrackingSession
+from edgeperc.tracking import TrackingSession, fill
 
 SLOW_S = 60.0
 """For what loads a network or ends a file."""
@@ -246,15 +247,21 @@ class Client:
         image: NDArray[np.uint8] | bytes,
         model: str,
         *,
+        prompts: Sequence[Prompt] = (),
         encoding: Encoding = "auto",
         timeout_s: float = 60.0,
     ) -> Result:
-        """What an installed model says of a picture: a LabelMap, or Detections.
+        """What an installed model says of a picture: a LabelMap or Detections; of a promptable one,
+        the Instances that `prompts` mean, one each, under the numbers 1, 2, ...
 
         image: (H, W) grey or (H, W, 3) RGB uint8, or the bytes of a PNG or JPEG file. model: one of
         the app's, or one that `load` has loaded. timeout_s: also for a model that is being loaded.
         """
-        request = pb.SegmentRequest(model=model, encoding=ENCODINGS[encoding])
+        request = pb.SegmentRequest(
+            model=model,
+            encoding=ENCODINGS[encoding],
+            prompts=[fill(pb.ObjectPrompt(), prompt) for prompt in prompts],
+        )
         if isinstance(image, bytes):
             request.encoded = image
         else:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
@@ -33,6 +33,7 @@ from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.result import Instances, ModelRef
 
+M = TypeVar("M", pb.ObjectPrompt, tracking.AddPrompt)
 CLOSE_S = 1.0
 SIGNS_OF_LIFE = 3  # in a ttl_s
 
@@ -246,8 +247,12 @@ class TrackingSession:
 def _message(number: int, prompt: Prompt) -> tracking.AddPrompt:
     if not 0 <= number < 1 << 32:
         raise ConfigError(f"object {number}: numbers are 0 to {(1 << 32) - 1}")
+    return fill(tracking.AddPrompt(object_id=number), prompt)
+
+
+def fill(message: M, prompt: Prompt) -> M:
+    """Put a prompt into a message that has points, box and mask; returns the message."""
     assert prompt.labels is not None
-    message = tracking.AddPrompt(object_id=number)
     for (x, y), label in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True):
         message.points.add(x=x, y=y, background=not label)
     if prompt.box is not None:

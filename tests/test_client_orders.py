@@ -357,7 +357,7 @@ def test_the_docs_examples_of_apps_and_pictures_run(
     assert daemon.toml == APP + "rate_hz = 60.0\n"
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("street.png", np.zeros((64, 96), np.uint8))
-    exec(example("client.segment(", sink.address), {})
+    exec(example("found.labels", sink.address), {})
     assert cv2.imread("labels.png", cv2.IMREAD_GRAYSCALE).shape == (64, 96)
 
 

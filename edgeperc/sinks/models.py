@@ -24,6 +24,7 @@ from edgeperc.places import ModelFolder
 from edgeperc.result import Detections, LabelMap, ModelRef
 from edgeperc.segment import Segmenter
 from edgeperc.sessions import RefusedError
+from edgeperc.sinks.prompted import PromptedPictures
 
 MOST_LOADED = 8
 LOAD_S = 2.0
@@ -48,6 +49,8 @@ class LoadedModel:
         """What runs. Raises ModelError where it cannot be loaded."""
         if self.takes_pictures:
             return self.picture_model.ref
+        if self.takes_prompts:
+            return self.prompted.ref
         entry = next((e for e in self._folder.card.files if e.role == "network"), None)
         return ModelRef(
             name=self.name,
@@ -63,11 +66,22 @@ class LoadedModel:
         card = self._folder.card
         return card.task in ("semantic", "detection") and card.input.kind == "frame"
 
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it answers for a picture with prompts."""
+        return self._folder.card.task == "promptable"
+
+    @cached_property
+    def prompted(self) -> PromptedPictures:
+        """The model that answers what prompts mean in a picture. Raises ModelError."""
+        return PromptedPictures(self._folder, threads=self._threads)
+
     @cached_property
     def picture_model(self) -> Segmenter | Detector:
         """The model with the steps from a picture and to a result. Raises ModelError."""
         if not self.takes_pictures:
-            raise ModelError(f"model '{self.name}' does not answer for a picture alone")
+            hint = "give it prompts" if self.takes_prompts else ""
+            raise ModelError(f"model '{self.name}' does not answer for a picture alone", hint=hint)
         if self._folder.card.task == "detection":
             return Detector(self._folder, threads=self._threads)
         return Segmenter(self._folder, threads=self._threads)
@@ -79,7 +93,7 @@ class LoadedModel:
         if path is None:
             raise ModelError(
                 f"model '{self.name}' has no network of one piece",
-                hint="promptable models are asked by edgeperc.v1.TrackingService",
+                hint="promptable models are asked by edgeperc.v1: Segment and TrackingService",
             )
         return Session(path, threads=self._threads)
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 
-from edgeperc.errors import ConfigError
+from edgeperc.errors import ConfigError, DataError
 from edgeperc.packet import Frame, Stamp
 from edgeperc.proto.codec import as_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
@@ -27,7 +28,8 @@ from edgeperc.sinks.mailbox import (
 )
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.pictures import picture_of
-from edgeperc.sinks.replies import BytesOf, answered, fail, its_turn
+from edgeperc.sinks.prompts import prompts_of
+from edgeperc.sinks.replies import BytesOf, answered, fail, its_turn, still_wanted
 from edgeperc.sinks.security import LOOPBACK_PEERS
 from edgeperc.sinks.shots import Shots
 
@@ -148,8 +150,22 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
             model = self._models.get(request.model)
             image = picture_of(request)
             stamp = Stamp(source="", seq=next(self._asked), start_ns=0, end_ns=0)
-            with its_turn(model.lock, context):
-                result = model.answer(Frame(stamp=stamp, image=image))
+            frame = Frame(stamp=stamp, image=image)
+            result: Result
+            if model.takes_prompts:
+                prompts = prompts_of(
+                    request.prompts,
+                    picture_px=(image.shape[1], image.shape[0]),
+                    most_points=model.prompted.max_points,
+                )
+                with its_turn(model.lock, context):
+                    go_on = partial(still_wanted, context)
+                    result = model.prompted.answer(frame, prompts, go_on=go_on)
+            elif request.prompts:
+                raise DataError(f"model '{model.name}' takes no prompts", hint="leave them out")
+            else:
+                with its_turn(model.lock, context):
+                    result = model.answer(frame)
             published_ns = time.time_ns()
             return pb.SegmentResponse(
                 result=to_message(result, encoding, published_ns=published_ns)

@@ -83,11 +83,16 @@ def its_turn(lock: Lock, context: grpc.ServicerContext) -> Iterator[None]:
     if limit_s <= 0 or not lock.acquire(timeout=limit_s):
         context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "too late before its turn came")
     try:
-        if not context.is_active():
-            context.abort(grpc.StatusCode.CANCELLED, "the caller has gone")
+        still_wanted(context)
         yield
     finally:
         lock.release()
+
+
+def still_wanted(context: grpc.ServicerContext) -> None:
+    """End a call that nobody waits for any more: its caller has gone, or its deadline passed."""
+    if not context.is_active():
+        context.abort(grpc.StatusCode.CANCELLED, "the caller has gone")
 
 
 class BytesOf:

@@ -12,12 +12,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import grpc
-import numpy as np
 
-from edgeperc import masks
 from edgeperc.errors import ConfigError, EdgepercError
-from edgeperc.prompting.prompts import Prompt
-from edgeperc.proto.codec import as_message, mask_of, to_message
+from edgeperc.proto.codec import as_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
@@ -26,6 +23,7 @@ from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request,
 from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.mailbox import Published, delivery_options
 from edgeperc.sinks.outbox import Outbox
+from edgeperc.sinks.prompts import prompt_of
 from edgeperc.sinks.replies import code_of, sentence
 from edgeperc.tracker import Tracker
 
@@ -202,38 +200,12 @@ class _Stream:
             return Remove(message.remove.object_id)
         if message.HasField("reset"):
             return Reset()
-        return Add(message.prompt.object_id, self._prompt(message.prompt))
-
-    def _prompt(self, message: tracking.AddPrompt) -> Prompt:
-        most = self._tracker.sessions.max_points
-        if len(message.points) > most:
-            raise RefusedError(
-                f"a prompt of {len(message.points):,} points; at most {most}", why="full"
-            )
-        box, mask = None, None
-        if message.HasField("box"):
-            edges = message.box
-            box = np.array([edges.x_min, edges.y_min, edges.x_max, edges.y_max], np.float32)
-        if message.HasField("mask"):
-            self._check_size(message.mask)
-            mask = masks.decode(mask_of(message.mask))
-        return Prompt(
-            points=np.array([(point.x, point.y) for point in message.points], np.float32),
-            labels=np.array([not point.background for point in message.points], np.float32),
-            box=box,
-            mask=mask,
+        prompt = prompt_of(
+            message.prompt,
+            picture_px=self._tracker.picture_px,
+            most_points=self._tracker.sessions.max_points,
         )
-
-    def _check_size(self, mask: pb.Mask) -> None:
-        """Before anything of a mask's size is made."""
-        width_px, height_px = self._tracker.picture_px
-        if width_px == 0:
-            raise RefusedError("no picture has come yet that a mask could be held to")
-        if (mask.width, mask.height) != (width_px, height_px):
-            raise RefusedError(
-                f"a mask of {mask.width} × {mask.height} px in pictures of"
-                f" {width_px} × {height_px} px"
-            )
+        return Add(message.prompt.object_id, prompt)
 
     def _answer(self, request_id: int, said: Accepted | EdgepercError) -> None:
         if isinstance(said, Accepted):
