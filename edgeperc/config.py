@@ -330,17 +330,48 @@ class FieldTable(Strict, frozen=True, kw_only=True):
     height_deg: Angle = 30.0
 
 
+Nine = Annotated[tuple[float, ...], msgspec.Meta(min_length=9, max_length=9)]
+Twelve = Annotated[tuple[float, ...], msgspec.Meta(min_length=12, max_length=12)]
+
+
+class IntrinsicsTable(Strict, frozen=True, kw_only=True):
+    """[intrinsics.<sensor>]: how a camera's lens brings rays to pixels, as ROS and OpenCV say it.
+
+    file: what ROS's camera_calibration wrote (YAML), relative to the rig's file; or else all of the
+    others. width_px, height_px: of the pictures it was found with. focal_px, centre_px: x and y;
+    the middle of the upper left pixel is (0, 0). distortion: of plumb_bob k1, k2, p1, p2, k3; of
+    rational_polynomial also k4, k5, k6; of equidistant k1 to k4. rectification, projection: R and P
+    of a camera of a pair. binning: so many pixels of those pictures, each way, are one of what the
+    camera sends now. window_px: where in those pictures that begins, by default the sensor's own
+    offset_x_px and offset_y_px.
+    """
+
+    file: str = ""
+    model: Literal["plumb_bob", "rational_polynomial", "equidistant"] = "plumb_bob"
+    width_px: Positive | None = None
+    height_px: Positive | None = None
+    focal_px: tuple[float, float] | None = None
+    centre_px: tuple[float, float] | None = None
+    distortion: tuple[float, ...] = ()
+    rectification: Nine | None = None
+    projection: Twelve | None = None
+    binning: Positive = 1
+    window_px: tuple[int, int] | None = None
+
+
 class Rig(Strict, frozen=True, kw_only=True):
     """devices/<name>.toml: what is bolted together.
 
     Each [sensors.<name>] table, and [mirror], is checked against the constructor that its `driver`
     names. calibration: file that `edgeperc calibrate` wrote for this rig, relative to the rig's.
+    intrinsics: of those cameras whose lens is known.
     """
 
     sensors: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
     mirror: dict[str, Any] | None = None
     field: FieldTable = FieldTable()
     calibration: str = ""
+    intrinsics: dict[str, IntrinsicsTable] = {}
     summary: str = ""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeperc import places, plugin
+from edgeperc.calibration.intrinsics import intrinsics_of
 from edgeperc.changes import changed, said
 from edgeperc.config import App, PipelineTable, Rig, convert, parse_toml
 from edgeperc.detect import Detector
@@ -135,7 +136,7 @@ def own_time(plan: Plan) -> bool:
 
 
 def check_names(plan: Plan) -> None:
-    """Raise ConfigError for a name that stands twice or stands for nothing."""
+    """Raise ConfigError for a name that stands twice or for nothing, or a lens that is none."""
     seen: set[str] = set()
     looks: set[tuple[str, str]] = set()
     for number, table in enumerate(plan.app.pipelines, start=1):
@@ -159,6 +160,7 @@ def check_names(plan: Plan) -> None:
             raise ConfigError(f"{where} model: '{table.model}' looks at '{table.input}' already")
         seen.add(table.name)
         looks.add((table.input, table.model))
+    intrinsics_of(plan.rig, plan.rig_path)
     _check_search(plan)
 
 

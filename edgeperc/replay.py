@@ -55,7 +55,7 @@ def rig_plan(
     for name in named & plan.rig.sensors.keys():
         table = plan.rig.sensors[name]
         accepts = plugin.parameters(table, kind="driver", folder=plan.rig_path.parent)
-        if not {"clock", "duration_s"} <= accepts:
+        if not set(accepts) >= {"clock", "duration_s"}:
             raise ConfigError(
                 f"{plan.rig_path} [sensors.{name}]: driver '{table.get('driver')}' is live and"
                 " cannot be replayed",

@@ -60,6 +60,30 @@ class Image_(IdlStruct, typename="sensor_msgs.msg.dds_.Image_"):
 
 
 @dataclass
+class RegionOfInterest_(IdlStruct, typename="sensor_msgs.msg.dds_.RegionOfInterest_"):
+    x_offset: uint32
+    y_offset: uint32
+    height: uint32
+    width: uint32
+    do_rectify: bool
+
+
+@dataclass
+class CameraInfo_(IdlStruct, typename="sensor_msgs.msg.dds_.CameraInfo_"):
+    header: Header_
+    height: uint32
+    width: uint32
+    distortion_model: str
+    d: sequence[float64]
+    k: array[float64, 9]
+    r: array[float64, 9]
+    p: array[float64, 12]
+    binning_x: uint32
+    binning_y: uint32
+    roi: RegionOfInterest_
+
+
+@dataclass
 class VisionClass_(IdlStruct, typename="vision_msgs.msg.dds_.VisionClass_"):
     class_id: uint16
     class_name: str
@@ -196,6 +220,16 @@ def image(sample):
     }
 
 
+def lens(sample):
+    return {
+        "stamp": [sample.header.stamp.sec, sample.header.stamp.nanosec],
+        "size": [sample.width, sample.height],
+        "model": sample.distortion_model,
+        "k": list(sample.k),
+        "p": list(sample.p),
+    }
+
+
 def info(sample):
     return {"classes": [[row.class_id, row.class_name] for row in sample.class_map]}
 
@@ -238,6 +272,8 @@ WHAT = {
         [Policy.Reliability.BestEffort],
         image,
     ),
+    "pictures": ("rt/edgeperc/wide/image_raw", Image_, [RELIABLE], image),
+    "camera-info": ("rt/edgeperc/wide/camera_info", CameraInfo_, [RELIABLE], lens),
     "info": ("rt/edgeperc/wide/net/label_info", LabelInfo_, [RELIABLE, KEPT], info),
     "detections": ("rt/edgeperc/wide/net/detections", Detection2DArray_, [RELIABLE], boxes),
     "diagnostics": ("rt/diagnostics", DiagnosticArray_, [RELIABLE], statuses),

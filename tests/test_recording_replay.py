@@ -21,10 +21,13 @@ from edgeperc.plan import Plan
 from edgeperc.recording.head import About, models_of
 from edgeperc.recording.items import items
 from edgeperc.recording.plan import other_models, recorded_plan
-from edgeperc.recording.reader import head
+from edgeperc.recording.reader import head, messages
 from edgeperc.recording.recorder import Recorder
 from edgeperc.replay import replay, replay_plan, rig_plan
 from edgeperc.result import ModelRef, Result, Timings
+from edgeperc.ros.codec import deserialize
+from edgeperc.ros.messages import DIAGNOSTICS, STRING, time_of
+from edgeperc.sinks import ros2
 
 from .test_recorder import frame, packet, record
 from .test_ros_messages import as_bytes
@@ -41,6 +44,15 @@ def play(plan: Plan, path: Path) -> None:
     plan = replace(plan, app=msgspec.structs.replace(plan.app, sinks=(sink(path),)))
     played = replay(plan, speed=None, out=None, console=QUIET)
     assert played.error is None
+
+
+def stamps(path: Path) -> dict[str, list[tuple[int, int]]]:
+    """Of each topic: the times in the headers, and when it was logged."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for entry in messages(path, lambda _, type_: type_ not in (STRING, DIAGNOSTICS)):
+        header = deserialize(bytes(entry.data), entry.type).header
+        found.setdefault(entry.topic, []).append((time_of(header), entry.time_ns))
+    return found
 
 
 def twin_plan(app: str, duration_s: float) -> Plan:
@@ -138,6 +150,34 @@ def test_a_search_finds_the_same_again(tmp_path: Path) -> None:
     plan = recorded_plan(first)
     assert plan.rig.sensors["wide"]["driver"] == "replay"
     assert plan.rig.sensors["search"]["driver"] == "twin-search"
+
+
+def test_a_recording_is_played_and_published_with_the_stamps_of_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    play(twin_plan("events", 0.15), first)
+    published: list[tuple[str, int]] = []
+
+    class FakeWire:
+        def publish(self, topic: Any, data: bytes) -> None:
+            if topic.name.startswith("/edgeperc"):
+                header = deserialize(data, topic.type).header
+                published.append((topic.name.removeprefix("/edgeperc/"), time_of(header)))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(ros2, "_open", lambda *_, **__: FakeWire())
+    monkeypatch.setattr(ros2, "choose", lambda _: "dds")
+    plan = recorded_plan(first, sinks=[{"kind": "ros2", "image": True, "events": True}])
+    sinks = (sink(second), *plan.app.sinks)
+    plan = replace(plan, app=msgspec.structs.replace(plan.app, sinks=sinks))
+    assert replay(plan, speed=None, out=None, console=QUIET).error is None
+    assert stamps(second) == stamps(first)
+    assert {"dvs/image_raw", "dvs/camera_info", "dvs/events"} < stamps(first).keys()
+    assert {topic for topic, _ in published} == stamps(first).keys()
+    then = {(topic, time_ns) for topic, times in stamps(first).items() for time_ns, _ in times}
+    assert set(published) <= then
 
 
 def test_a_search_ends_with_the_recording(tmp_path: Path) -> None:

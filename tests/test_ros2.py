@@ -1,13 +1,17 @@
 import threading
 import time
+from dataclasses import replace
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
+from edgeperc.config import App, IntrinsicsTable, PipelineTable, Rig
 from edgeperc.control import DaemonStatus
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Events, Frame, Stamp
+from edgeperc.plan import Plan
 from edgeperc.plugin import prepare
 from edgeperc.result import LabelMap, ModelRef
 from edgeperc.ros.codec import deserialize
@@ -54,6 +58,13 @@ def wire(monkeypatch):
     return made
 
 
+def until(condition):
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 def stamp():
     now = time.monotonic_ns()
     return Stamp(source="wide", seq=1, start_ns=now, end_ns=now)
@@ -75,6 +86,32 @@ def test_label_info_is_said_again_only_when_it_changes(wire):
     assert wire.closed
 
 
+def test_camera_info_goes_with_each_picture_in_its_frame(wire, tmp_path):
+    rig = Rig(
+        sensors={"wide": {"driver": "basler"}},
+        intrinsics={
+            "wide": IntrinsicsTable(
+                width_px=4, height_px=3, focal_px=(9.0, 8.0), centre_px=(1.5, 1.0)
+            )
+        },
+    )
+    app = App(rig="r", pipelines=(PipelineTable(name="p", input="wide", model="m"),))
+    plan = Plan(app=app, app_path=tmp_path / "a.toml", rig=rig, rig_path=tmp_path / "r.toml")
+    sink = Ros2(daemon=FakeDaemon(), plan=plan, image=True, frame_ids={"wide": "lens"})
+    sink.take(Frame(stamp=stamp(), image=np.zeros((3, 4), np.uint8)))
+    until(lambda: wire.named("/edgeperc/wide/camera_info"))
+    unknown = msgspec.structs.replace(rig, intrinsics={})
+    sink.adapt(replace(plan, rig=unknown), ())
+    sink.take(Frame(stamp=stamp(), image=np.zeros((3, 4), np.uint8)))
+    sink.close()
+    pictures = wire.named("/edgeperc/wide/image_raw")
+    infos = wire.named("/edgeperc/wide/camera_info")
+    assert [each.header for each in infos] == [each.header for each in pictures]
+    assert infos[0].header.frame_id == "lens"
+    assert list(infos[0].k) == [9, 0, 1.5, 0, 8, 1, 0, 0, 1]
+    assert [each.k[0] for each in infos] == [9, 0]
+
+
 def test_pictures_and_events_are_sent_only_when_asked_for(wire):
     picture = Frame(stamp=stamp(), image=np.zeros((3, 4), np.uint8))
     events = Events(
@@ -92,7 +129,7 @@ def test_pictures_and_events_are_sent_only_when_asked_for(wire):
         sink.take(events)
         sink.close()
         names = {topic.name.rpartition("/")[2] for topic, _ in wire.said} - {"diagnostics"}
-        assert names == {"image": {"image_raw"}, "events": {"events"}}.get(
+        assert names == {"image": {"image_raw", "camera_info"}, "events": {"events"}}.get(
             next(iter(asked), ""), set()
         )
         wire.said.clear()

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeperc.calibration.intrinsics import Intrinsics
 from edgeperc.control import DaemonStatus
 from edgeperc.errors import ConfigError
-from edgeperc.packet import Stamp
+from edgeperc.packet import Frame, Stamp
 from edgeperc.result import Detections, LabelMap, ModelRef
+from edgeperc.ros.camera_info import Cameras
 from edgeperc.ros.codec import make, serialize, type_hash
 from edgeperc.ros.messages import to_ros
 from edgeperc.sinks.ros2 import Ros2
@@ -43,6 +45,19 @@ def stamp(seq=0):
 
 def label_map(seq=0):
     return LabelMap(stamp=stamp(seq), labels=LABELS, classes=("road", "car"), model=MODEL)
+
+
+LENS = Intrinsics(
+    model="plumb_bob",
+    width_px=53,
+    height_px=37,
+    matrix=(50.0, 0.0, 26.0, 0.0, 50.0, 18.0, 0.0, 0.0, 1.0),
+    distortion=(0.25,),
+)
+
+
+def picture(seq=0):
+    return Frame(stamp=stamp(seq), image=LABELS)
 
 
 def boxes():
@@ -115,6 +130,22 @@ def test_who_comes_late_still_learns_the_names_of_the_classes():
     assert late == [{"classes": [[0, "road"], [1, "car"]]}]
 
 
+def test_pictures_come_with_their_camera_info():
+    domain = next(DOMAINS)
+    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain, image=True)
+    sink._cameras = Cameras({"wide": LENS})
+    with reader(domain, "pictures") as pictures, reader(domain, "camera-info") as infos:
+
+        def both():
+            return {tuple(p["stamp"]) for p in pictures} & {tuple(i["stamp"]) for i in infos}
+
+        until(both, lambda: sink.take(picture()))
+    sink.close()
+    assert (infos[-1]["size"], infos[-1]["model"]) == ([53, 37], "plumb_bob")
+    assert infos[-1]["k"] == list(LENS.matrix)
+    assert infos[-1]["p"] == list(LENS.projection)
+
+
 def test_boxes_and_diagnostics():
     domain = next(DOMAINS)
     sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain)
@@ -144,7 +175,9 @@ def test_ros_programs_find_a_node_with_its_topics_and_the_types_hashes():
     assert labels["reliable"]
 
 
-@pytest.mark.parametrize("kind", ["Image_", "LabelInfo_", "Detection2DArray_", "DiagnosticArray_"])
+@pytest.mark.parametrize(
+    "kind", ["Image_", "CameraInfo_", "LabelInfo_", "Detection2DArray_", "DiagnosticArray_"]
+)
 def test_bytes_are_those_that_the_dds_library_would_make(kind):
     import importlib.util
 
@@ -152,7 +185,8 @@ def test_bytes_are_those_that_the_dds_library_would_make(kind):
     foreign = importlib.util.module_from_spec(spec)
     sys.modules["dds_reader"] = foreign
     spec.loader.exec_module(foreign)
-    messages = [*to_ros(label_map(), 0), *to_ros(boxes(), 0), *to_ros(FakeDaemon().status(), 0)]
+    said = (label_map(), boxes(), FakeDaemon().status(), picture())
+    messages = [each for item in said for each in to_ros(item, 0, cameras=Cameras({"wide": LENS}))]
     types = {f"{topic.type.rpartition('/')[2]}_": (topic.type, m) for topic, m in messages}
     type_, message = types[kind]
     ours = serialize(message, type_)

@@ -155,8 +155,8 @@ def first_us(path: Path) -> int | None:
     """When a recording of edgeperc began, if it says so."""
     from edgeperc.recording.reader import head
 
-    first_ns = head(path).values.get("first_ns", "")
-    return int(first_ns) // 1000 if first_ns.lstrip("-").isdigit() else None
+    first_ns = head(path).first_ns
+    return None if first_ns is None else first_ns // 1000
 
 
 def existing(path: str) -> Path:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from edgeperc import __version__
+from edgeperc.calibration.intrinsics import Intrinsics, intrinsics_of
 from edgeperc.config import App, Rig, convert
 from edgeperc.errors import ConfigError, DataError
 from edgeperc.plan import Plan
+from edgeperc.recording.clocks import recorded_clocks
 from edgeperc.recording.reader import Head
 from edgeperc.result import ModelRef
 
@@ -23,15 +25,21 @@ T = TypeVar("T")
 class About:
     """An app and its rig as they run, the files that they come from, and the models' hashes.
 
-    values: for the file's metadata. files: name -> media type and bytes.
+    values: for the file's metadata. files: name -> media type and bytes. intrinsics: of cameras
+    whose lens is known. clocks: of sensors that are played from a recording, see `Wall`.
     """
 
     values: dict[str, str]
     files: dict[str, tuple[str, bytes]]
+    intrinsics: Mapping[str, Intrinsics] = field(default_factory=dict)
+    clocks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, models: Sequence[ModelRef]) -> About:
-        """That of a plan and what it loaded."""
+        """That of a plan and what it loaded. Raises ConfigError for a lens that is none."""
+        intrinsics = intrinsics_of(plan.rig, plan.rig_path)
+        tables = {name: lens.table for name, lens in intrinsics.items()}
+        rig = msgspec.structs.replace(plan.rig, intrinsics=tables)
         values = {
             "edgeperc": __version__,
             "app": plan.app_path.stem,
@@ -42,7 +50,7 @@ class About:
         }
         files = {
             "app.json": ("application/json", msgspec.json.encode(plan.app)),
-            "rig.json": ("application/json", msgspec.json.encode(plan.rig)),
+            "rig.json": ("application/json", msgspec.json.encode(rig)),
         }
         calibration = plan.rig_path.parent / plan.rig.calibration
         texts = {"app.toml": plan.app_path, "rig.toml": plan.rig_path}
@@ -51,7 +59,8 @@ class About:
         for name, path in texts.items():
             if path.is_file():
                 files[name] = ("application/toml", path.read_bytes())
-        return cls(values=values, files=files)
+        clocks = recorded_clocks(plan.rig)
+        return cls(values=values, files=files, intrinsics=intrinsics, clocks=clocks)
 
 
 def app_of(head: Head) -> App:

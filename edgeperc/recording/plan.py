@@ -99,7 +99,11 @@ def recorded_plan(
     plan = Plan(
         app=named,
         app_path=app_path,
-        rig=msgspec.structs.replace(rig, sensors=sensors),
+        rig=msgspec.structs.replace(
+            rig,
+            sensors=sensors,
+            intrinsics={name: lens for name, lens in rig.intrinsics.items() if name in sensors},
+        ),
         rig_path=rig_path,
         changes=tuple(changes),
     )
@@ -145,7 +149,7 @@ def _is_simulated(table: dict[str, Any], folder: Path) -> bool:
     name = str(table.get("driver"))
     if name == "replay" or name not in plugin.DRIVERS:
         return False
-    return plugin.parameters(table, kind="driver", folder=folder) >= _OWN_TIME
+    return set(plugin.parameters(table, kind="driver", folder=folder)) >= _OWN_TIME
 
 
 def _refuse_code(app: App, rig: Rig, recording: Path) -> None:

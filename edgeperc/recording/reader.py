@@ -76,6 +76,12 @@ class Head:
         except (KeyError, ValueError):
             raise DataError("the recording does not say what its times count from") from None
 
+    @property
+    def first_ns(self) -> int | None:
+        """The first stamp's time, if it is known."""
+        text = self.values.get("first_ns", "")
+        return int(text) if text.lstrip("-").isdecimal() else None
+
 
 class CutError(DataError):
     """The file ends before its end: it was cut off, or is still being written."""

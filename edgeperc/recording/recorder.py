@@ -28,9 +28,10 @@ from edgeperc.packet import Events, Frame, Packet
 from edgeperc.recording.head import About
 from edgeperc.recording.mcap_file import LIBRARY, McapFile
 from edgeperc.result import Detections, Instances, LabelMap, Result, SearchMap
+from edgeperc.ros.camera_info import CAMERA_INFO, Cameras
 from edgeperc.ros.codec import definition, make, serialize
 from edgeperc.ros.messages import EVENT_PACKET, IMAGE, STRING, Messages, Topic, prefix, to_ros
-from edgeperc.ros.offset import wall_offset_ns
+from edgeperc.ros.wall import Wall
 
 log = logging.getLogger("edgeperc")
 
@@ -39,7 +40,7 @@ QUEUE_BYTES = 64 << 20
 _CLOSE_S = 10.0
 _BEHIND_STAMP = 12
 """Where in the bytes of a message with a header what is not its time begins."""
-_TYPES = (STRING, IMAGE, EVENT_PACKET)
+_TYPES = (STRING, IMAGE, CAMERA_INFO, EVENT_PACKET)
 _MAIN = {
     Frame: "image_raw",
     Events: "events",
@@ -82,7 +83,7 @@ class Recorder:
         wait: bool = False,
     ) -> None:
         self._first = path
-        self._about = about
+        self._about, self._cameras = about, Cameras(about.intrinsics)
         self._only = [topic for topic in topics if not topic.startswith("!")]
         self._not = [topic[1:] for topic in topics if topic.startswith("!")]
         self._limits = limits
@@ -150,7 +151,8 @@ class Recorder:
     def become(self, about: About) -> None:
         """Another app runs from now on: its text is a message, and it heads the next file."""
         with self._changed:
-            self._about, self._app_is_new = about, self._has_begun
+            self._about, self._cameras = about, Cameras(about.intrinsics)
+            self._app_is_new = self._has_begun
             self._changed.notify_all()
 
     def status(self) -> RecordingStatus:
@@ -239,13 +241,15 @@ class Recorder:
 
     def _write(self, item: Packet | Result) -> None:
         if self._offset_ns is None:
-            self._offset_ns = wall_offset_ns(item.stamp.end_ns)
+            self._offset_ns = Wall(self._about.clocks).offset_ns(item.stamp)
             self._first_ns = item.stamp.start_ns
         if self._has_begun and self._is_full():
             self._next_file()
         self._begin()
         self._last_ns = item.stamp.end_ns + self._offset_ns
-        for topic, data in self._encoded(to_ros(item, self._offset_ns, exact=True)):
+        for topic, data in self._encoded(
+            to_ros(item, self._offset_ns, exact=True, cameras=self._cameras)
+        ):
             self._file.add(
                 topic.name,
                 topic.type,

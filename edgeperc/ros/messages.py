@@ -6,11 +6,11 @@
     joiner = Joiner(offset_ns)                  # on the other side, or of a recording
     item = joiner.put(name, type_, message)     # the very same result, once all of it is there
 
-Topics are relative: `<sensor>/image_raw` and `<sensor>/events` for what a sensor says,
-`<sensor>/<model>/labels`, `/detections`, `/instances`, `/map` for what is said about it; letters
-that ROS does not allow in a name become `_`. `header.stamp` is the capture time, the first photon
-(`Stamp.start_ns`) plus `offset_ns`, and `frame_id` the sensor; so results carry the very stamp of
-the picture that they are about. Standard types only, see `topics_of`.
+Topics are relative: `<sensor>/image_raw` with its `camera_info` and `<sensor>/events` for what a
+sensor says, `<sensor>/<model>/labels`, `/detections`, `/instances`, `/map` for what is said about
+it; letters that ROS does not allow in a name become `_`. `header.stamp` is the capture time, the
+first photon (`Stamp.start_ns`) plus `offset_ns`, and `frame_id` the sensor; so results carry the
+very stamp of the picture that they are about. Standard types only, see `topics_of`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from edgeperc.packet import Events, Frame, Packet, Stamp
 from edgeperc.result import Detections, Instances, LabelMap, ModelRef, Result
 from edgeperc.ros import mono
 from edgeperc.ros.about import About, about, read, rebuild
+from edgeperc.ros.camera_info import CAMERA_INFO, Cameras
 from edgeperc.ros.codec import make
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -50,6 +51,7 @@ _PARTS = {
     "SearchMap": ("map", "intensity"),
 }
 """What the topic of an item's large array ends with, and the array's name."""
+_NO_CAMERAS = Cameras()
 _PENDING = 256
 """Items whose parts a joiner waits for at most."""
 
@@ -72,6 +74,7 @@ def topics_of(source: str, model: str = "") -> tuple[Topic, ...]:
     if not model:
         return (
             Topic(f"{base}/image_raw", IMAGE),
+            Topic(f"{base}/camera_info", CAMERA_INFO),
             Topic(f"{base}/events", EVENT_PACKET),
             Topic(f"{base}/gaze", VECTOR),
             Topic(f"{base}/about", STRING),
@@ -95,13 +98,17 @@ def prefix(source: str, model: str = "") -> str:
 
 
 def to_ros(
-    item: Packet | Result | AppText | DaemonStatus, offset_ns: int, *, exact: bool = False
+    item: Packet | Result | AppText | DaemonStatus,
+    offset_ns: int,
+    *,
+    exact: bool = False,
+    cameras: Cameras | None = None,
 ) -> Messages:
     """The messages that say an item, in the order in which they belong.
 
     offset_ns: wall clock minus edgeperc's clock. exact: the first message is `.../about`, with
-    which a `Joiner` gets the very same packet or result back. Raises DataError for an event camera
-    of more than 32,768 rows.
+    which a `Joiner` gets the very same packet or result back. cameras: what is known of the
+    sensors' lenses. Raises DataError for an event camera of more than 32,768 rows.
     """
     if isinstance(item, AppText):
         return [(Topic("app", STRING, latched=True), make(STRING, data=item.toml))]
@@ -112,7 +119,9 @@ def to_ros(
     times_us: tuple[int, ...] = ()
     if isinstance(item, Frame):
         large = [(Topic(f"{base}/image_raw", IMAGE), _image(header, item.image))]
-        small = _gaze(base, header, item)
+        height_px, width_px = item.image.shape[:2]
+        info = (cameras or _NO_CAMERAS).message(header, item.stamp.source, (width_px, height_px))
+        small = [(Topic(f"{base}/camera_info", CAMERA_INFO), info), *_gaze(base, header, item)]
     elif isinstance(item, Events):
         large, times_us = _events(base, header, item, offset_ns)
         small = []

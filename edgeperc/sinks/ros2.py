@@ -11,16 +11,20 @@ What a message says is decided in `edgeperc.ros.messages`; here is which are sen
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
 
+from edgeperc.calibration.intrinsics import intrinsics_of
 from edgeperc.config import Positive
 from edgeperc.control import Daemon
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Frame, Packet
+from edgeperc.plan import Plan
+from edgeperc.recording.clocks import recorded_clocks
 from edgeperc.result import LabelMap, Result
+from edgeperc.ros.camera_info import Cameras
 from edgeperc.ros.codec import make, serialize
 from edgeperc.ros.messages import IMAGE, Topic, to_ros
 from edgeperc.ros.wall import Wall
@@ -36,12 +40,13 @@ class Ros2:
     """Sink that publishes ROS 2 messages.
 
     namespace: what topics begin with. node: our node's name. domain_id: as ROS_DOMAIN_ID; left out,
-    rclpy's own choice, else 0. image, events: also what the sensors say. compressed: also label
-    maps as PNG, for people. frame_ids: sensor -> frame of `header.frame_id`, the sensor's name if
-    not said. depth: messages that wait for a slow reader. best_effort: do not send again what a
-    reader lost; such topics cannot be read reliably. lifecycle: a managed node, silent until it is
-    activated; rclpy only. insecure: reach other machines, without encryption or passwords; rclpy
-    reaches what ROS is configured to. router: of zenoh.
+    rclpy's own choice, else 0. image: also the sensors' pictures, each with its camera_info.
+    events: also their events. compressed: also label maps as PNG, for people. frame_ids: sensor ->
+    frame of `header.frame_id`, the sensor's name if not said. depth: messages that wait for a slow
+    reader. best_effort: do not send again what a reader lost; such topics cannot be read reliably.
+    lifecycle: a managed node, silent until it is activated; rclpy only. insecure: reach other
+    machines, without encryption or passwords; rclpy reaches what ROS is configured to. router: of
+    zenoh.
     Raises ConfigError if there is no way to ROS 2.
     """
 
@@ -49,6 +54,7 @@ class Ros2:
         self,
         *,
         daemon: Daemon,
+        plan: Plan | None = None,
         backend: Backend = "auto",
         namespace: str = "/edgeperc",
         node: str = "daemon",
@@ -69,7 +75,9 @@ class Ros2:
         self._depth, self._best_effort = depth, best_effort
         self._switches = {"image": image, "events": events, "compressed": compressed}
         self._classes: dict[str, Any] = {}
-        self._wall = Wall()
+        self._wall, self._cameras = Wall(), Cameras()
+        if plan:
+            self.adapt(plan, ())
         self.backend = choose(backend)
         if lifecycle and self.backend != "rclpy":
             raise ConfigError(
@@ -101,6 +109,11 @@ class Ros2:
         if self._switches["image" if isinstance(packet, Frame) else "events"]:
             self._sending.put(packet.stamp.source, packet)
 
+    def adapt(self, plan: Plan, trackers: Sequence[Any]) -> None:
+        """See AppSink: the same node speaks of what runs from now on."""
+        self._cameras = Cameras(intrinsics_of(plan.rig, plan.rig_path))
+        self._wall.recorded = recorded_clocks(plan.rig)
+
     def close(self) -> None:
         """Send what waits and leave; may be called twice."""
         if self._sending.close():
@@ -112,8 +125,7 @@ class Ros2:
         return self._sending.lost
 
     def _send(self, item: Packet | Result) -> None:
-        offset_ns = self._wall.offset_ns(item.stamp.end_ns)
-        messages = to_ros(item, offset_ns)
+        messages = to_ros(item, self._wall.offset_ns(item.stamp), cameras=self._cameras)
         if isinstance(item, LabelMap) and self._switches["compressed"]:
             messages.append(_compressed(item, messages[0]))
         for topic, message in messages:
