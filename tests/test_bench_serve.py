@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -28,16 +30,36 @@ def test_the_figures_are_those_that_were_promised(monkeypatch: pytest.MonkeyPatc
         asked.append(len(clients))
         dead = any("--dead" in each for each in clients)
         return serve.Round(
-            {"cpu_s": 1, "wall_s": 10, "published": 4}, [3.0 if dead else 2.0] * 4, 1
+            {"cpu_s": 1, "wall_s": 10, "published": 4}, [3.0 if dead else 2.0] * 4, 1, 0.5
         )
 
     monkeypatch.setattr(serve, "round_of", round_of)
     figures = Figures()
     serve.measure(figures, None)
-    assert asked == [4, 5, 6, 5, 6, 5, 6]
+    assert asked == [4, *[5, 6] * serve.PAIRS]
     assert figures.metrics["p99_ms_4_clients"] == 2.0
     assert figures.metrics["server_core_share"] == 0.1
     assert figures.metrics["p99_ratio_50_clients_5_dead"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("pauses_ms", "kept_ms"), [([1.0], 1.0), ([80.0, 2.0], 2.0), ([80.0, 30.0, 50.0], 30.0)]
+)
+def test_a_round_in_which_the_machine_stood_still_is_measured_again(
+    pauses_ms: list[float], kept_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(pauses_ms)
+    served = {"cpu_s": 1.0, "wall_s": 10.0, "published": 4.0}
+    monkeypatch.setattr(serve, "round_of", lambda _: serve.Round(served, [1.0], 1, next(left)))
+    assert serve.calm_round_of([]).pause_ms == kept_ms
+    assert next(left, None) is None
+
+
+def test_a_pause_is_seen_by_whom_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = iter([0.0, 0.2])
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds + next(naps, 0.0)))
+    assert serve.longest_pause_ms(0.1) >= 200
 
 
 def test_the_maps_have_the_size_and_classes_of_a_street() -> None:
