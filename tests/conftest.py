@@ -6,6 +6,7 @@ Also cameras that are none: pylon's emulated ones, Aravis' fake one, and a strea
 from __future__ import annotations
 
 import fcntl
+import gc
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 WIDTH, HEIGHT = 64, 48
+
+
+def pytest_collection_finish() -> None:
+    """What all the imports made stays to the end: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,9 @@ def test_the_error_of_a_pass_that_was_undone_does_not_count(kept: bool) -> None:
         command.refuse_bad(ledger, recipe)
 
 
-@pytest.mark.parametrize("accept", [{}, {"min_agreement": 0.95}])
+@pytest.mark.parametrize(
+    "accept", [pytest.param({}, marks=pytest.mark.slow), {"min_agreement": 0.95}]
+)
 def test_only_a_recipe_lowers_what_files_must_agree_by(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accept: dict[str, float]
 ) -> None:

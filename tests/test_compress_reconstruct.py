@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(
 ) -> None:
     at = "image_encoder.trunk.blocks"
     whole, sites = quantized(at)
-    reconstruct(whole, sites, iters=5)
+    reconstruct(whole, sites, iters=3)
     stopped, sites = quantized(at, tmp_path)
     real, count = module.learn_unit, 0
 
@@ -158,15 +158,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(
 
     monkeypatch.setattr(module, "learn_unit", two)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(stopped, sites, iters=5)
+        reconstruct(stopped, sites, iters=3)
     again, sites = quantized(at, tmp_path)
-    result = reconstruct(again, sites, iters=5)
+    result = reconstruct(again, sites, iters=3)
     assert count == 3 + 5 - 2  # of five blocks two were kept
     assert any("behind 2 units" in note for note in result.notes)
     for a, b in zip(whole.outputs(whole.held_out), again.outputs(again.held_out), strict=True):
         assert torch.equal(a["masks"], b["masks"])
     other, sites = quantized(at, tmp_path)
-    assert not any("went on" in note for note in reconstruct(other, sites, iters=4).notes)
+    assert not any("went on" in note for note in reconstruct(other, sites, iters=2).notes)
 
 
 def test_the_network_learns_nothing_itself() -> None:

@@ -124,15 +124,15 @@ def test_a_grid_that_is_not_around_zero_is_refused(tmp_path: Path) -> None:
     assert "centred8" in caught.value.hint
 
 
-def made(**options: str) -> tuple[Context, Ledger]:
+def made(*at: str, **options: str) -> tuple[Context, Ledger]:
     torch.manual_seed(0)
     subject = subject_for(tiny_sam2())
     samples = subject.noise(2)
     sim = Simulated(subject.net)
     ctx = Context(subject=subject, sim=sim, samples=samples, held_out=samples, target="tensorrt")
     step = load_recipe("w8a8-tensorrt").passes[0]
-    at = choose(sim.sites, ("image_encoder.*", "sam_mask_decoder.transformer"))
-    quantize(ctx, at, **{**step.options, **options})
+    sites = choose(sim.sites, at or ("image_encoder.*", "sam_mask_decoder.transformer"))
+    quantize(ctx, sites, **{**step.options, **options})
     sim.fold()
     return ctx, Ledger("tiny", "w8a8-tensorrt", "0" * 64, 0, "noise", 2, 2)
 
@@ -149,7 +149,7 @@ def test_the_preset_writes_an_artifact_that_tensorrt_would_take(tmp_path: Path) 
 
 
 def test_attention_on_codes_is_refused(tmp_path: Path) -> None:
-    ctx, ledger = made(matmul="centred8")
+    ctx, ledger = made("image_encoder.trunk.blocks.1", matmul="centred8")
     with pytest.raises(ModelError, match="takes what is rounded") as caught:
         artifact.write(ctx, ledger, tmp_path / "out", opset=OPSET, time_it=False)
     assert 'matmul = "none"' in caught.value.hint

@@ -156,14 +156,14 @@ def resident_bytes() -> int:
 def test_what_is_held_does_not_grow_with_the_frames(session: VideoSession) -> None:
     follow(session, 80)
     assert session.objects == (0, 2, 1)
-    follow(session, 220, start=80)
+    follow(session, 70, start=80)
     assert 0 < session.held_bytes <= 3 * LARGEST
     for bank in [each.bank for each in session._followed.values()]:
         assert len(bank.prompted) <= 2
         assert len(bank.tracked) <= 15
         assert sum(each.tokens is not None for each in bank.tracked) <= 6
-    assert session.counters["frames"] == 300
-    assert session.counters["prompts"] == 30
+    assert session.counters["frames"] == 150
+    assert session.counters["prompts"] == 15
 
 
 @pytest.mark.slow
