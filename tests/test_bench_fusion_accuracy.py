@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from edgeperc.offline.bench_fusion_accuracy import (
     measure,
     sentence,
 )
+from edgeperc.packet import Pair
 
 TINY = train_fusion.Settings(
     batch=1,
@@ -39,9 +42,36 @@ TINY = train_fusion.Settings(
 )
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """One seed of each network, after one step."""
+class Guess:
+    """In place of a trained network: bright pixels are of one class, those with events of another.
+
+    It answers otherwise where an input is left out.
+    """
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, pair: Pair) -> SimpleNamespace:
+        labels = np.zeros((pair.events.height_px, pair.events.width_px), np.uint8)
+        if pair.frame is not None:
+            labels[pair.frame.image.reshape(*labels.shape, -1).mean(-1) > 128] = 1
+        labels[pair.events.y, pair.events.x] = 2
+        return SimpleNamespace(labels=labels)
+
+    def close(self) -> None:
+        pass
+
+
+def no_training(network: str, folder: Path, *, seed: int, **_: object) -> None:
+    folder.mkdir(parents=True)
+    (folder / "weights.pt").write_text(f"{network} {seed}")
+
+
+@pytest.fixture(scope="module", params=["made up", pytest.param("trained", marks=pytest.mark.slow)])
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """One seed of each network, after one step, or of what answers as a network does."""
     settings = Settings(
         folder=tmp_path_factory.mktemp("cells"),
         seeds=1,
@@ -52,8 +82,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         conditions=("day", "night-fast"),
         training=TINY,
     )
-    fill(settings, cells_of(settings), Console(quiet=True))
-    return settings
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "made up":
+            patch.setattr(train_fusion, "train", no_training)
+            patch.setattr(bench_fusion_accuracy, "import_checkpoint", lambda *_: None)
+            patch.setattr(bench_fusion_accuracy, "find_model", lambda name: name)
+            patch.setattr(bench_fusion_accuracy, "FusionSegmenter", Guess)
+        fill(settings, cells_of(settings), Console(quiet=True))
+        yield settings
 
 
 def test_each_network_is_scored_under_each_condition(filled: Settings) -> None:
