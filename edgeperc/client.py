@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from edgeperc.connection import DEFAULT_PORT, Access, Connection
 from edgeperc.control import AppText, DaemonStatus, MirrorState, RecordingStatus
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
+from edgeperc.held import MODES, HeldSession
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.proto.codec import as_dataclass, from_message
 from edgeperc.proto.control_codec import recording_of, status_of
@@ -61,7 +62,6 @@ ENCODINGS = {
     "rle": pb.MASK_ENCODING_RLE,
     "png": pb.MASK_ENCODING_PNG,
 }
-MODES = {"latest": pb.DeliveryPolicy.MODE_LATEST, "queue": pb.DeliveryPolicy.MODE_QUEUE}
 KINDS = {
     "label_map": pb.RESULT_KIND_LABEL_MAP,
     "detections": pb.RESULT_KIND_DETECTIONS,
@@ -215,6 +215,22 @@ class Client:
             readable=self._readable,
             timeout_s=self.timeout_s,
         )
+
+    def create_session(
+        self, source: str = "", *, model: str = "", ttl_s: float = 0.0
+    ) -> HeldSession:
+        """Open a session that no stream holds: it lives by its id, for ttl_s after the last call.
+
+        Arguments and errors as of `track`, which is the better way where streams to both sides are
+        possible.
+        """
+        rpcs = tracking_grpc.TrackingServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        request = tracking.CreateSessionRequest(source=source, model=model, ttl_s=ttl_s)
+        return HeldSession(self._connection, self._ask(rpcs.CreateSession, request).session)
+
+    def session(self, session_id: str) -> HeldSession:
+        """A session that was created before, maybe by another process. Nothing is asked yet."""
+        return HeldSession(self._connection, tracking.SessionOpened(session_id=session_id))
 
     def latest(
         self,

@@ -101,7 +101,7 @@ class TrackingSession:
         Raises DataError for a prompt that makes no sense anywhere, ConfigError where the daemon
         refuses it, DeviceError when no answer comes.
         """
-        return self._ask(prompt=_message(number, prompt)).instance_id
+        return self._ask(prompt=add_prompt(number, prompt)).instance_id
 
     def remove(self, number: int) -> None:
         """Follow object `number` no more. Raises as `prompt`."""
@@ -244,7 +244,8 @@ class TrackingSession:
         self._results.append(result)
 
 
-def _message(number: int, prompt: Prompt) -> tracking.AddPrompt:
+def add_prompt(number: int, prompt: Prompt) -> tracking.AddPrompt:
+    """A prompt for an object. Raises ConfigError for a number that is none."""
     if not 0 <= number < 1 << 32:
         raise ConfigError(f"object {number}: numbers are 0 to {(1 << 32) - 1}")
     return fill(tracking.AddPrompt(object_id=number), prompt)

@@ -16,7 +16,7 @@ from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.result import Inventory, ModelRef, SourceInfo
 from edgeperc.sinks.grpc import ASKING, Grpc
-from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES
+from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
 
 from .test_client import label_map
 from .test_grpc import label_map as sized

@@ -33,7 +33,7 @@ from edgeperc.sinks import tracking as sink_module
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.sinks.mailbox import Published
 from edgeperc.sinks.outbox import MAX_UNREAD, Outbox
-from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES
+from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
 from edgeperc.tracker import Tracker
 
 from .grey_daemon import PICTURES, Daemon, eventually

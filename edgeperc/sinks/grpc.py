@@ -41,8 +41,9 @@ from edgeperc.sinks.security import (
     is_loopback,
     server_credentials,
 )
-from edgeperc.sinks.tracking import MAX_MESSAGE_BYTES, Tracking
+from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
 from edgeperc.sinks.tracking import SERVICE as TRACKING_SERVICE
+from edgeperc.sinks.tracking import Tracking
 from edgeperc.tracker import Tracker
 
 log = logging.getLogger("edgeperc")
@@ -115,7 +116,7 @@ class Grpc:
         standard = Seats(STANDARD_STREAMS)
         self._health = Health(("", *services), standard, self._guard)
         self._has_result = False
-        threads = max_streams + self._tracking.max_streams
+        threads = max_streams + self._tracking.most_threads
         threads += STANDARD_STREAMS + 2 * ASKING + SCANS + SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="grpc"),

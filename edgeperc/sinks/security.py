@@ -42,7 +42,10 @@ _BY_SERVICE: dict[str, dict[Role, str]] = {
         "read": "ListSources ListModels Subscribe GetLatest",
         "prompt": "Segment",
     },
-    "edgeperc.v1.TrackingService": {"prompt": "Session"},
+    "edgeperc.v1.TrackingService": {
+        "read": "Watch",
+        "prompt": "Session CreateSession AddPrompts RemoveObjects DeleteSession",
+    },
     "edgeperc.v1.ControlService": {
         "read": "GetStatus",
         "admin": "GetConfig ValidateConfig ApplyConfig LoadModel UnloadModel"

@@ -1,5 +1,7 @@
 """`edgeperc.v1.TrackingService`: sessions of clients that point at things in a live video.
 
+A session is held by its stream, or by an id that its client names (`edgeperc.sinks.held`).
+
 Threads: each session's stream has one of the server's pool, which sends, and one of its own, which
 hears. A client that only sends is heard no more until it reads its answers.
 """
@@ -14,40 +16,46 @@ from functools import partial
 import grpc
 
 from edgeperc.errors import ConfigError, EdgepercError
-from edgeperc.proto.codec import as_message, to_message
-from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Instances, Result
-from edgeperc.sessions import Accepted, Add, End, RefusedError, Remove, Request, Reset, Session
+from edgeperc.sessions import Accepted, End, RefusedError, Remove, Request, Reset, Session
 from edgeperc.sinks.grpc_standard import Seats
+from edgeperc.sinks.held import HeldSessions
 from edgeperc.sinks.mailbox import Published, delivery_options
 from edgeperc.sinks.outbox import Outbox
-from edgeperc.sinks.prompts import prompt_of
-from edgeperc.sinks.replies import code_of, sentence
+from edgeperc.sinks.prompts import check_count
+from edgeperc.sinks.replies import answered, code_of, sentence
+from edgeperc.sinks.session_messages import (
+    accepted_message,
+    add_of,
+    closed_message,
+    opened_message,
+    refused_message,
+    result_message,
+)
 from edgeperc.tracker import Tracker
 
 SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
-MAX_MESSAGE_BYTES = 16 << 20
 OPEN_S, LEAVE_S, POLL_S = 5.0, 1.0, 1.0
+CALLS = 8  # at a time that wait for a picture
 SPARE_SEATS = 4  # for streams that are being refused or left
-LEAST_SEATS = 8  # an app that comes later may allow sessions that this one does not
-
-REASONS = {
-    "asked": tracking.SessionClosed.REASON_ASKED,
-    "expired": tracking.SessionClosed.REASON_EXPIRED,
-    "stopping": tracking.SessionClosed.REASON_STOPPING,
-}
+LEAST_SEATS = 32  # an app that comes later may allow sessions that this one does not
 
 
 class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
-    """The rpc. Each open stream holds an outbox that `publish` fills."""
+    """The rpcs. Each open stream holds an outbox that `publish` fills.
+
+    most_threads: of the server's, that they may hold.
+    """
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = tuple(trackers)
         sessions = sum(each.sessions.max_sessions for each in trackers)
-        self.max_streams = max(sessions, LEAST_SEATS) + SPARE_SEATS
-        self._seats = Seats(self.max_streams)
+        self._seats = Seats(max(sessions, LEAST_SEATS) + SPARE_SEATS)
+        self._calls = Seats(CALLS)
+        self.most_threads = self._seats.count + CALLS
+        self._held = HeldSessions()
         self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
 
@@ -62,6 +70,7 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
             with self._lock:
                 for stream in self._streams:
                     stream.put(item)
+            self._held.put(item)
 
     def close(self) -> None:
         """End the sessions that are held here."""
@@ -69,6 +78,7 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
             streams = tuple(self._streams)
         for stream in streams:
             stream.close()
+        self._held.close()
 
     def Session(  # noqa: N802
         self, requests: Iterator[tracking.SessionRequest], context: grpc.ServicerContext
@@ -86,6 +96,59 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
                 threading.Thread(target=hearing, name="grpc session", daemon=True).start()
                 yield from stream.responses()
 
+    def CreateSession(  # noqa: N802
+        self, request: tracking.CreateSessionRequest, context: grpc.ServicerContext
+    ) -> tracking.CreateSessionResponse:
+        """Begin a session that no stream holds."""
+        with answered(context):
+            tracker = self._tracker(request, context)
+            held = self._held.create(tracker, request.ttl_s)
+            return tracking.CreateSessionResponse(session=held.opened())
+        raise AssertionError("abort raises")
+
+    def AddPrompts(  # noqa: N802
+        self, request: tracking.AddPromptsRequest, context: grpc.ServicerContext
+    ) -> tracking.AddPromptsResponse:
+        """Say what objects are."""
+        with self._calls.taken(context), answered(context):
+            held = self._held.get(request.session_id)
+            check_count(len(request.prompts))
+            asked = [_add_or_error(prompt, held.tracker) for prompt in request.prompts]
+            said = held.ask(asked, context)
+            return tracking.AddPromptsResponse(answers=[_prompt_answer(each) for each in said])
+        raise AssertionError("abort raises")
+
+    def RemoveObjects(  # noqa: N802
+        self, request: tracking.RemoveObjectsRequest, context: grpc.ServicerContext
+    ) -> tracking.RemoveObjectsResponse:
+        """Follow objects no more."""
+        with self._calls.taken(context), answered(context):
+            held = self._held.get(request.session_id)
+            if request.reset and request.object_ids:
+                raise RefusedError("reset is for all objects", hint="name none with it")
+            if not request.reset:
+                check_count(len(request.object_ids))
+            asked = [Reset()] if request.reset else [Remove(each) for each in request.object_ids]
+            said = held.ask(asked, context)
+            return tracking.RemoveObjectsResponse(answers=[_prompt_answer(each) for each in said])
+        raise AssertionError("abort raises")
+
+    def DeleteSession(  # noqa: N802
+        self, request: tracking.DeleteSessionRequest, context: grpc.ServicerContext
+    ) -> tracking.DeleteSessionResponse:
+        """End one."""
+        with answered(context):
+            self._held.get(request.session_id).session.close("asked")
+        return tracking.DeleteSessionResponse()
+
+    def Watch(  # noqa: N802
+        self, request: tracking.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[tracking.SessionResponse]:
+        """Results of one, and what else happens to it."""
+        with self._seats.taken(context), answered(context):
+            held = self._held.get(request.session_id)
+            yield from held.responses(request.delivery, context)
+
     @contextmanager
     def _filled(self, stream: _Stream) -> Iterator[None]:
         with self._lock:
@@ -96,7 +159,11 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
             with self._lock:
                 self._streams.remove(stream)
 
-    def _tracker(self, wanted: tracking.OpenSession, context: grpc.ServicerContext) -> Tracker:
+    def _tracker(
+        self,
+        wanted: tracking.OpenSession | tracking.CreateSessionRequest,
+        context: grpc.ServicerContext,
+    ) -> Tracker:
         fits = [
             tracker
             for tracker in self._trackers
@@ -157,19 +224,18 @@ class _Stream:
 
     def responses(self) -> Iterator[tracking.SessionResponse]:
         """What the client gets, until the session is over."""
-        yield tracking.SessionResponse(opened=self._opened())
+        opened = opened_message(self._tracker, self._session, self._session.name)
+        yield tracking.SessionResponse(opened=opened)
         while not self._outbox.has_ended:
             item = self._outbox.next(min(POLL_S, self._session.ttl_s))
             if isinstance(item, tracking.SessionResponse):
                 yield item
             elif item:
-                yield tracking.SessionResponse(result=self._result(*item))
+                yield tracking.SessionResponse(result=result_message(self._session, *item))
             else:  # where no pictures come, nobody else looks at the time
                 self._tracker.sessions.expire()
-        if self._ended in REASONS:
-            yield tracking.SessionResponse(
-                closed=tracking.SessionClosed(reason=REASONS[self._ended])
-            )
+        if self._ended != "gone":
+            yield closed_message(self._ended)
 
     def hear(self, requests: Iterator[tracking.SessionRequest]) -> None:
         """Take what the client says, until it says no more."""
@@ -200,52 +266,15 @@ class _Stream:
             return Remove(message.remove.object_id)
         if message.HasField("reset"):
             return Reset()
-        prompt = prompt_of(
-            message.prompt,
-            picture_px=self._tracker.picture_px,
-            most_points=self._tracker.sessions.max_points,
-        )
-        return Add(message.prompt.object_id, prompt)
+        return add_of(message.prompt, self._tracker)
 
     def _answer(self, request_id: int, said: Accepted | EdgepercError) -> None:
         if isinstance(said, Accepted):
-            accepted = tracking.RequestAccepted(
-                request_id=request_id,
-                object_id=said.number,
-                instance_id=said.instance,
-                stamp=as_message(pb.Stamp, said.stamp) if said.stamp else None,
-            )
+            accepted = accepted_message(said, request_id)
             self._outbox.say(tracking.SessionResponse(accepted=accepted))
         else:
-            refused = tracking.RequestRefused(
-                request_id=request_id,
-                code=code_of(said).value[0],
-                message=str(said),
-                hint=said.hint,
-            )
+            refused = refused_message(said, request_id)
             self._outbox.say(tracking.SessionResponse(refused=refused))
-
-    def _opened(self) -> tracking.SessionOpened:
-        sessions = self._tracker.sessions
-        width, height = self._tracker.picture_px
-        return tracking.SessionOpened(
-            session_id=self._session.name,
-            source=self._tracker.source,
-            model=as_message(pb.ModelRef, self._tracker.ref),
-            width=width,
-            height=height,
-            ttl_s=self._session.ttl_s,
-            max_objects=sessions.max_objects,
-            max_points=sessions.max_points,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-        )
-
-    def _result(self, item: Published, dropped: int) -> pb.Result:
-        assert isinstance(item.result, Instances)
-        own = self._session.own(item.result)
-        message = to_message(own, pb.MASK_ENCODING_RLE, published_ns=item.unix_ns)
-        message.dropped_before = dropped
-        return message
 
     def _end(self, why: End) -> None:
         self._ended = why
@@ -269,3 +298,16 @@ def _first(
         return first.open
     context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be `open`")
     raise AssertionError("abort raises")
+
+
+def _add_or_error(message: tracking.AddPrompt, tracker: Tracker) -> Request | EdgepercError:
+    try:
+        return add_of(message, tracker)
+    except EdgepercError as error:
+        return error
+
+
+def _prompt_answer(said: Accepted | EdgepercError) -> tracking.PromptAnswer:
+    if isinstance(said, Accepted):
+        return tracking.PromptAnswer(accepted=accepted_message(said))
+    return tracking.PromptAnswer(refused=refused_message(said))

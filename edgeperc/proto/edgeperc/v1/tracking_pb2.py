@@ -25,37 +25,57 @@ _sym_db = _symbol_database.Default()
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as edgeperc_dot_v1_dot_perception__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64geperc/v1/tracking.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"\x88\x02\n\x0eSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.edgeperc.v1.OpenSessionH\x00\x12(\n\x06prompt\x18\x03 \x01(\x0b\x32\x16.edgeperc.v1.AddPromptH\x00\x12+\n\x06remove\x18\x04 \x01(\x0b\x32\x19.edgeperc.v1.RemoveObjectH\x00\x12*\n\x05reset\x18\x05 \x01(\x0b\x32\x19.edgeperc.v1.ResetSessionH\x00\x12*\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x19.edgeperc.v1.CloseSessionH\x00\x42\t\n\x07request\"\x82\x02\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.edgeperc.v1.SessionOpenedH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.edgeperc.v1.ResultH\x00\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1c.edgeperc.v1.RequestAcceptedH\x00\x12.\n\x07refused\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.RequestRefusedH\x00\x12,\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1a.edgeperc.v1.SessionClosedH\x00\x42\n\n\x08response\"p\n\x0bOpenSession\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x08\x64\x65livery\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\x12\r\n\x05ttl_s\x18\x05 \x01(\x02J\x04\x08\x03\x10\x04\"\xcb\x01\n\rSessionOpened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\x13\n\x0bmax_objects\x18\x07 \x01(\r\x12\x12\n\nmax_points\x18\x08 \x01(\r\x12\x19\n\x11max_message_bytes\x18\t \x01(\r\"\x82\x01\n\tAddPrompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.edgeperc.v1.Point\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\x1f\n\x04mask\x18\x04 \x01(\x0b\x32\x11.edgeperc.v1.Mask\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x0e\n\x0cResetSession\"\x0e\n\x0c\x43loseSession\"p\n\x0fRequestAccepted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x11\n\tobject_id\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\x04\x12!\n\x05stamp\x18\x04 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\"Q\n\x0eRequestRefused\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x9f\x01\n\rSessionClosed\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.edgeperc.v1.SessionClosed.Reason\"[\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_ASKED\x10\x01\x12\x12\n\x0eREASON_EXPIRED\x10\x02\x12\x13\n\x0fREASON_STOPPING\x10\x03\x32[\n\x0fTrackingService\x12H\n\x07Session\x12\x1b.edgeperc.v1.SessionRequest\x1a\x1c.edgeperc.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64geperc/v1/tracking.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"D\n\x14\x43reateSessionRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05ttl_s\x18\x03 \x01(\x02\"D\n\x15\x43reateSessionResponse\x12+\n\x07session\x18\x01 \x01(\x0b\x32\x1a.edgeperc.v1.SessionOpened\"P\n\x11\x41\x64\x64PromptsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\'\n\x07prompts\x18\x02 \x03(\x0b\x32\x16.edgeperc.v1.AddPrompt\"@\n\x12\x41\x64\x64PromptsResponse\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.edgeperc.v1.PromptAnswer\"z\n\x0cPromptAnswer\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1c.edgeperc.v1.RequestAcceptedH\x00\x12.\n\x07refused\x18\x02 \x01(\x0b\x32\x1b.edgeperc.v1.RequestRefusedH\x00\x42\x08\n\x06\x61nswer\"M\n\x14RemoveObjectsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nobject_ids\x18\x02 \x03(\r\x12\r\n\x05reset\x18\x03 \x01(\x08\"C\n\x15RemoveObjectsResponse\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.edgeperc.v1.PromptAnswer\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"Q\n\x0cWatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\"\x88\x02\n\x0eSessionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12(\n\x04open\x18\x02 \x01(\x0b\x32\x18.edgeperc.v1.OpenSessionH\x00\x12(\n\x06prompt\x18\x03 \x01(\x0b\x32\x16.edgeperc.v1.AddPromptH\x00\x12+\n\x06remove\x18\x04 \x01(\x0b\x32\x19.edgeperc.v1.RemoveObjectH\x00\x12*\n\x05reset\x18\x05 \x01(\x0b\x32\x19.edgeperc.v1.ResetSessionH\x00\x12*\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x19.edgeperc.v1.CloseSessionH\x00\x42\t\n\x07request\"\x82\x02\n\x0fSessionResponse\x12,\n\x06opened\x18\x01 \x01(\x0b\x32\x1a.edgeperc.v1.SessionOpenedH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.edgeperc.v1.ResultH\x00\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x0b\x32\x1c.edgeperc.v1.RequestAcceptedH\x00\x12.\n\x07refused\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.RequestRefusedH\x00\x12,\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1a.edgeperc.v1.SessionClosedH\x00\x42\n\n\x08response\"p\n\x0bOpenSession\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x08\x64\x65livery\x18\x04 \x01(\x0b\x32\x1b.edgeperc.v1.DeliveryPolicy\x12\r\n\x05ttl_s\x18\x05 \x01(\x02J\x04\x08\x03\x10\x04\"\xcb\x01\n\rSessionOpened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\r\n\x05ttl_s\x18\x06 \x01(\x02\x12\x13\n\x0bmax_objects\x18\x07 \x01(\r\x12\x12\n\nmax_points\x18\x08 \x01(\r\x12\x19\n\x11max_message_bytes\x18\t \x01(\r\"\x82\x01\n\tAddPrompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.edgeperc.v1.Point\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.edgeperc.v1.Box\x12\x1f\n\x04mask\x18\x04 \x01(\x0b\x32\x11.edgeperc.v1.Mask\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x0e\n\x0cResetSession\"\x0e\n\x0c\x43loseSession\"p\n\x0fRequestAccepted\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x11\n\tobject_id\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\x04\x12!\n\x05stamp\x18\x04 \x01(\x0b\x32\x12.edgeperc.v1.Stamp\"Q\n\x0eRequestRefused\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"\x9f\x01\n\rSessionClosed\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.edgeperc.v1.SessionClosed.Reason\"[\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_ASKED\x10\x01\x12\x12\n\x0eREASON_EXPIRED\x10\x02\x12\x13\n\x0fREASON_STOPPING\x10\x03\x32\xf6\x03\n\x0fTrackingService\x12H\n\x07Session\x12\x1b.edgeperc.v1.SessionRequest\x1a\x1c.edgeperc.v1.SessionResponse(\x01\x30\x01\x12V\n\rCreateSession\x12!.edgeperc.v1.CreateSessionRequest\x1a\".edgeperc.v1.CreateSessionResponse\x12M\n\nAddPrompts\x12\x1e.edgeperc.v1.AddPromptsRequest\x1a\x1f.edgeperc.v1.AddPromptsResponse\x12V\n\rRemoveObjects\x12!.edgeperc.v1.RemoveObjectsRequest\x1a\".edgeperc.v1.RemoveObjectsResponse\x12V\n\rDeleteSession\x12!.edgeperc.v1.DeleteSessionRequest\x1a\".edgeperc.v1.DeleteSessionResponse\x12\x42\n\x05Watch\x12\x19.edgeperc.v1.WatchRequest\x1a\x1c.edgeperc.v1.SessionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgeperc.v1.tracking_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONREQUEST']._serialized_start=74
-  _globals['_SESSIONREQUEST']._serialized_end=338
-  _globals['_SESSIONRESPONSE']._serialized_start=341
-  _globals['_SESSIONRESPONSE']._serialized_end=599
-  _globals['_OPENSESSION']._serialized_start=601
-  _globals['_OPENSESSION']._serialized_end=713
-  _globals['_SESSIONOPENED']._serialized_start=716
-  _globals['_SESSIONOPENED']._serialized_end=919
-  _globals['_ADDPROMPT']._serialized_start=922
-  _globals['_ADDPROMPT']._serialized_end=1052
-  _globals['_REMOVEOBJECT']._serialized_start=1054
-  _globals['_REMOVEOBJECT']._serialized_end=1087
-  _globals['_RESETSESSION']._serialized_start=1089
-  _globals['_RESETSESSION']._serialized_end=1103
-  _globals['_CLOSESESSION']._serialized_start=1105
-  _globals['_CLOSESESSION']._serialized_end=1119
-  _globals['_REQUESTACCEPTED']._serialized_start=1121
-  _globals['_REQUESTACCEPTED']._serialized_end=1233
-  _globals['_REQUESTREFUSED']._serialized_start=1235
-  _globals['_REQUESTREFUSED']._serialized_end=1316
-  _globals['_SESSIONCLOSED']._serialized_start=1319
-  _globals['_SESSIONCLOSED']._serialized_end=1478
-  _globals['_SESSIONCLOSED_REASON']._serialized_start=1387
-  _globals['_SESSIONCLOSED_REASON']._serialized_end=1478
-  _globals['_TRACKINGSERVICE']._serialized_start=1480
-  _globals['_TRACKINGSERVICE']._serialized_end=1571
+  _globals['_CREATESESSIONREQUEST']._serialized_start=73
+  _globals['_CREATESESSIONREQUEST']._serialized_end=141
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=143
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=211
+  _globals['_ADDPROMPTSREQUEST']._serialized_start=213
+  _globals['_ADDPROMPTSREQUEST']._serialized_end=293
+  _globals['_ADDPROMPTSRESPONSE']._serialized_start=295
+  _globals['_ADDPROMPTSRESPONSE']._serialized_end=359
+  _globals['_PROMPTANSWER']._serialized_start=361
+  _globals['_PROMPTANSWER']._serialized_end=483
+  _globals['_REMOVEOBJECTSREQUEST']._serialized_start=485
+  _globals['_REMOVEOBJECTSREQUEST']._serialized_end=562
+  _globals['_REMOVEOBJECTSRESPONSE']._serialized_start=564
+  _globals['_REMOVEOBJECTSRESPONSE']._serialized_end=631
+  _globals['_DELETESESSIONREQUEST']._serialized_start=633
+  _globals['_DELETESESSIONREQUEST']._serialized_end=675
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=677
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=700
+  _globals['_WATCHREQUEST']._serialized_start=702
+  _globals['_WATCHREQUEST']._serialized_end=783
+  _globals['_SESSIONREQUEST']._serialized_start=786
+  _globals['_SESSIONREQUEST']._serialized_end=1050
+  _globals['_SESSIONRESPONSE']._serialized_start=1053
+  _globals['_SESSIONRESPONSE']._serialized_end=1311
+  _globals['_OPENSESSION']._serialized_start=1313
+  _globals['_OPENSESSION']._serialized_end=1425
+  _globals['_SESSIONOPENED']._serialized_start=1428
+  _globals['_SESSIONOPENED']._serialized_end=1631
+  _globals['_ADDPROMPT']._serialized_start=1634
+  _globals['_ADDPROMPT']._serialized_end=1764
+  _globals['_REMOVEOBJECT']._serialized_start=1766
+  _globals['_REMOVEOBJECT']._serialized_end=1799
+  _globals['_RESETSESSION']._serialized_start=1801
+  _globals['_RESETSESSION']._serialized_end=1815
+  _globals['_CLOSESESSION']._serialized_start=1817
+  _globals['_CLOSESESSION']._serialized_end=1831
+  _globals['_REQUESTACCEPTED']._serialized_start=1833
+  _globals['_REQUESTACCEPTED']._serialized_end=1945
+  _globals['_REQUESTREFUSED']._serialized_start=1947
+  _globals['_REQUESTREFUSED']._serialized_end=2028
+  _globals['_SESSIONCLOSED']._serialized_start=2031
+  _globals['_SESSIONCLOSED']._serialized_end=2190
+  _globals['_SESSIONCLOSED_REASON']._serialized_start=2099
+  _globals['_SESSIONCLOSED_REASON']._serialized_end=2190
+  _globals['_TRACKINGSERVICE']._serialized_start=2193
+  _globals['_TRACKINGSERVICE']._serialized_end=2695
 # @@protoc_insertion_point(module_scope)

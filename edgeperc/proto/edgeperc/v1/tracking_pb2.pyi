@@ -8,6 +8,78 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CreateSessionRequest(_message.Message):
+    __slots__ = ("source", "model", "ttl_s")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    model: str
+    ttl_s: float
+    def __init__(self, source: _Optional[str] = ..., model: _Optional[str] = ..., ttl_s: _Optional[float] = ...) -> None: ...
+
+class CreateSessionResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: SessionOpened
+    def __init__(self, session: _Optional[_Union[SessionOpened, _Mapping]] = ...) -> None: ...
+
+class AddPromptsRequest(_message.Message):
+    __slots__ = ("session_id", "prompts")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    prompts: _containers.RepeatedCompositeFieldContainer[AddPrompt]
+    def __init__(self, session_id: _Optional[str] = ..., prompts: _Optional[_Iterable[_Union[AddPrompt, _Mapping]]] = ...) -> None: ...
+
+class AddPromptsResponse(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[PromptAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[PromptAnswer, _Mapping]]] = ...) -> None: ...
+
+class PromptAnswer(_message.Message):
+    __slots__ = ("accepted", "refused")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    accepted: RequestAccepted
+    refused: RequestRefused
+    def __init__(self, accepted: _Optional[_Union[RequestAccepted, _Mapping]] = ..., refused: _Optional[_Union[RequestRefused, _Mapping]] = ...) -> None: ...
+
+class RemoveObjectsRequest(_message.Message):
+    __slots__ = ("session_id", "object_ids", "reset")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_IDS_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    object_ids: _containers.RepeatedScalarFieldContainer[int]
+    reset: bool
+    def __init__(self, session_id: _Optional[str] = ..., object_ids: _Optional[_Iterable[int]] = ..., reset: bool = ...) -> None: ...
+
+class RemoveObjectsResponse(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[PromptAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[PromptAnswer, _Mapping]]] = ...) -> None: ...
+
+class DeleteSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class DeleteSessionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("session_id", "delivery")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    delivery: _perception_pb2.DeliveryPolicy
+    def __init__(self, session_id: _Optional[str] = ..., delivery: _Optional[_Union[_perception_pb2.DeliveryPolicy, _Mapping]] = ...) -> None: ...
+
 class SessionRequest(_message.Message):
     __slots__ = ("request_id", "open", "prompt", "remove", "reset", "close")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]

@@ -40,6 +40,31 @@ class TrackingServiceStub(object):
                 request_serializer=edgeperc_dot_v1_dot_tracking__pb2.SessionRequest.SerializeToString,
                 response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.CreateSession = channel.unary_unary(
+                '/edgeperc.v1.TrackingService/CreateSession',
+                request_serializer=edgeperc_dot_v1_dot_tracking__pb2.CreateSessionRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
+        self.AddPrompts = channel.unary_unary(
+                '/edgeperc.v1.TrackingService/AddPrompts',
+                request_serializer=edgeperc_dot_v1_dot_tracking__pb2.AddPromptsRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.AddPromptsResponse.FromString,
+                _registered_method=True)
+        self.RemoveObjects = channel.unary_unary(
+                '/edgeperc.v1.TrackingService/RemoveObjects',
+                request_serializer=edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSession = channel.unary_unary(
+                '/edgeperc.v1.TrackingService/DeleteSession',
+                request_serializer=edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/edgeperc.v1.TrackingService/Watch',
+                request_serializer=edgeperc_dot_v1_dot_tracking__pb2.WatchRequest.SerializeToString,
+                response_deserializer=edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.FromString,
+                _registered_method=True)
 
 
 class TrackingServiceServicer(object):
@@ -63,12 +88,88 @@ class TrackingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSession(self, request, context):
+        """The same for clients that have no streams to both sides, such as browsers behind a proxy: a
+        session that no stream holds, and that goes when it is deleted, or when nothing was heard of it
+        for ttl_s. Every call that names it, and a Watch for as long as it is open, is a sign of life.
+
+        NOT_FOUND, INVALID_ARGUMENT, RESOURCE_EXHAUSTED: as for Session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddPrompts(self, request, context):
+        """Says what objects are, and waits until a picture has come and each prompt was applied or
+        refused.
+
+        NOT_FOUND: no such session, or no longer. RESOURCE_EXHAUSTED: too many prompts, or too many such
+        calls at a time. UNAVAILABLE, with RetryInfo: no picture came in time; what was asked may still
+        be applied to the next one. DEADLINE_EXCEEDED: the same, where the client waits less long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveObjects(self, request, context):
+        """Follows objects no more. Waits, and fails, as AddPrompts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSession(self, request, context):
+        """Ends a session; its objects go with it.
+
+        NOT_FOUND: no such session, or no longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """What Session sends, but for answers to requests: `opened` first, then results, `refused` with
+        request_id 0 where the session lost its objects, and `closed` where it is over. A second Watch
+        of a session ends the first.
+
+        NOT_FOUND: no such session, or no longer. INVALID_ARGUMENT: a delivery out of range. ABORTED:
+        another Watch of this session has begun. RESOURCE_EXHAUSTED: too many streams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrackingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
                     request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.SessionRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.SerializeToString,
+            ),
+            'CreateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSession,
+                    request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.CreateSessionRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_tracking__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'AddPrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddPrompts,
+                    request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.AddPromptsRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_tracking__pb2.AddPromptsResponse.SerializeToString,
+            ),
+            'RemoveObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveObjects,
+                    request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsResponse.SerializeToString,
+            ),
+            'DeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSession,
+                    request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionRequest.FromString,
+                    response_serializer=edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=edgeperc_dot_v1_dot_tracking__pb2.WatchRequest.FromString,
                     response_serializer=edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.SerializeToString,
             ),
     }
@@ -99,6 +200,141 @@ class TrackingService(object):
             target,
             '/edgeperc.v1.TrackingService/Session',
             edgeperc_dot_v1_dot_tracking__pb2.SessionRequest.SerializeToString,
+            edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.TrackingService/CreateSession',
+            edgeperc_dot_v1_dot_tracking__pb2.CreateSessionRequest.SerializeToString,
+            edgeperc_dot_v1_dot_tracking__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddPrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.TrackingService/AddPrompts',
+            edgeperc_dot_v1_dot_tracking__pb2.AddPromptsRequest.SerializeToString,
+            edgeperc_dot_v1_dot_tracking__pb2.AddPromptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.TrackingService/RemoveObjects',
+            edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsRequest.SerializeToString,
+            edgeperc_dot_v1_dot_tracking__pb2.RemoveObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgeperc.v1.TrackingService/DeleteSession',
+            edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionRequest.SerializeToString,
+            edgeperc_dot_v1_dot_tracking__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/edgeperc.v1.TrackingService/Watch',
+            edgeperc_dot_v1_dot_tracking__pb2.WatchRequest.SerializeToString,
             edgeperc_dot_v1_dot_tracking__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
