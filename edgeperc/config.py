@@ -23,9 +23,16 @@ else:
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+Rate = Annotated[float, msgspec.Meta(ge=1e-6, le=10_000)]
+Threads = Annotated[int, msgspec.Meta(gt=0, le=1024)]
 Angle = Annotated[float, msgspec.Meta(gt=0, lt=180)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^(?!\s)[^/\x00-\x1f\x7f]{1,64}(?<!\s)\Z")]
+"""Of a pipeline or sensor: it stands in health's `pipelines/NAME`, in logs and on pages."""
+
+INTEGERS = range(-(1 << 63), 1 << 63)
+"""What TOML calls one. Larger ones would pass all bounds, which msgspec then does not look at."""
+
 T = TypeVar("T")
 
 
@@ -240,7 +247,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     frames and events are paired.
     """
 
-    name: str
+    name: Name
     input: str
     model: str
     frames: str = ""
@@ -248,7 +255,7 @@ class PipelineTable(Strict, frozen=True, kw_only=True):
     window_events: Positive | None = None
     rate_hz: Rate | None = None
     engine: Literal["auto", "onnx", "spiking"] = "auto"
-    threads: Positive = 2
+    threads: Threads = 2
     providers: tuple[str | ProviderTable, ...] = ()
     require: ProviderName | None = None
     detect: DetectOptions = DetectOptions()
@@ -367,7 +374,7 @@ class Rig(Strict, frozen=True, kw_only=True):
     intrinsics: of those cameras whose lens is known.
     """
 
-    sensors: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
+    sensors: Annotated[dict[Name, dict[str, Any]], msgspec.Meta(min_length=1)]
     mirror: dict[str, Any] | None = None
     field: FieldTable = FieldTable()
     calibration: str = ""
@@ -382,13 +389,21 @@ def load(path: Path, kind: type[T]) -> T:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises ConfigError if it is missing or not TOML."""
+    return parse_toml(read_text(path), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of an operator's file. Raises ConfigError for what cannot be read, or is no text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ConfigError(f"{path}: is no file")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return parse_toml(text, where=str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8, at byte {error.start:,}") from error
 
 
 def parse_toml(text: str, *, where: str) -> dict[str, Any]:
@@ -397,11 +412,15 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
         table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: its arrays are too deep") from error
     return table
 
 
 def convert(table: Any, kind: type[T], *, where: str) -> T:
     """Check a parsed table against `kind`. Raises ConfigError that starts with `where`."""
+    if huge := _huge(table):
+        raise ConfigError(f"{where}: {str(huge[0])[:40]} has more than 64 bits")
     try:
         return msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -409,6 +428,14 @@ def convert(table: Any, kind: type[T], *, where: str) -> T:
         place = f"{where} {_toml_path(path.rstrip('`'))}".rstrip()
         place = place if place.endswith(":") else f"{place}:"
         raise ConfigError(f"{place} {_plain(message, kind)}") from None
+
+
+def _huge(value: Any) -> list[int]:
+    """The integers within that are none of TOML's."""
+    if isinstance(value, dict | list | tuple):
+        inside = value.values() if isinstance(value, dict) else value
+        return [huge for each in inside for huge in _huge(each)]
+    return [value] if isinstance(value, int) and value not in INTEGERS else []
 
 
 def _toml_path(path: str) -> str:
@@ -432,6 +459,8 @@ def _plain(message: str, kind: type) -> str:
         return f"unknown key '{unknown[1]}'" + (f"; did you mean '{near[0]}'?" if near else "")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", message):
         return f"key '{missing[1]}' is missing"
+    if message.startswith("Expected `str` matching regex") and "x7f" in message:
+        return "a name is 1 to 64 characters, without /, control characters and blanks around it"
     return message[:1].lower() + message[1:]
 
 

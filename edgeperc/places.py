@@ -129,29 +129,36 @@ def names(shelf: Shelf) -> dict[str, Path]:
 
 def _model_tomls(name: str) -> Iterator[Path]:
     as_path = Path(name)
-    if (as_path / "model.toml").is_file():
+    if _is_file(as_path / "model.toml"):
         yield as_path / "model.toml"
-    elif as_path.name == "model.toml" and as_path.is_file():
+    elif as_path.name == "model.toml" and _is_file(as_path):
         yield as_path
     if as_path.name != name:
         return
     for root in roots():
         path = root / "models" / name / "model.toml"
-        if path.is_file():
+        if _is_file(path):
             yield path
 
 
 def _find_toml(name: str, shelf: Shelf, *, beside: Path | None = None) -> Path:
     if name.endswith(".toml"):
         for base in (Path(), beside.parent if beside else Path()):
-            if (base / name).is_file():
+            if _is_file(base / name):
                 return base / name
-        raise ConfigError(f"{name}: no such file")
+        raise ConfigError(f"{name[:200]}: no such file")
     for root in roots():
         path = root / shelf / f"{name}.toml"
-        if path.is_file():
+        if _is_file(path):
             return path
     raise _unknown(name, shelf)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # as of a name that is too long
+        return False
 
 
 def _unknown(name: str, shelf: Shelf) -> ConfigError:
@@ -162,7 +169,7 @@ def _unknown(name: str, shelf: Shelf) -> ConfigError:
     what = {"devices": "rig", "models": "model", "apps": "app"}[shelf]
     guess = f"; did you mean '{near[0]}'?" if near else ""
     return ConfigError(
-        f"unknown {what} '{name}'{guess}", hint=f"known are: {', '.join(known) or 'none'}"
+        f"unknown {what} '{name[:200]}'{guess}", hint=f"known are: {', '.join(known) or 'none'}"
     )
 
 

@@ -133,7 +133,7 @@ def test_a_model_that_is_not_there_is_blamed_on_the_change(
         cli.main()
     assert ended.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert f"--set {change} [[pipelines]] #1 model: unknown model './gone'" in said
+    assert f"--set {change} [[pipelines]] #1 model: gone: no such folder" in said
 
 
 def test_replay_takes_changes_of_its_app_only(tmp_path: Path) -> None:

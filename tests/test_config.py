@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def test_reads_an_app_with_its_defaults(tmp_path: Path) -> None:
         (App, f'rig = "t"\n{PIPELINE}[validate]\npolicy = "x"\n', "[validate] policy:"),
         (App, "rig = 3\n", "rig: expected `str`, got `int`"),
         (App, "rig = \n", "Invalid value"),
+        (App, f"rig = {'[' * 2000}", "too deep"),
+        (App, f'rig = "t"\n{PIPELINE}window_us = {1 << 63}\n', "has more than 64 bits"),
+        (App, f'rig = "t"\n{PIPELINE}threads = 4096\n', "[[pipelines]] #1 threads: expected"),
+        (App, f'rig = "t"\n{PIPELINE}rate_hz = 1e-308\n', "[[pipelines]] #1 rate_hz: expected"),
+        (App, f'rig = "t"\n{PIPELINE.replace(chr(34) + "a", chr(34))}', "name: a name is 1 to"),
+        (Rig, '[sensors."a/b"]\ndriver = "twin"\n', "a name is 1 to 64 characters"),
         (App, 'rig = "t"\npipelines = []\n', "pipelines: expected"),
         (Rig, "[sensors]\n", "sensors: expected"),
         (Rig, "[sensors]\ndvs = 3\n", "sensors: expected `object`"),
@@ -76,3 +83,15 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00rig")
     with pytest.raises(ConfigError, match="binary.toml"):
         load(path, App)
+
+
+def test_what_is_no_text_file_is_said_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "noise.toml").write_bytes(b"rig = '\xff'")
+    for name, expected in (
+        ("pipe", "is no file"),
+        ("noise", "is no text in UTF-8, at byte 7"),
+        ("gone", "no such file"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}.toml: {expected}"):
+            load(tmp_path / f"{name}.toml", App)

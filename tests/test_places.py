@@ -82,6 +82,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones(home: Path) -> None:
         places.find_app("nothing")
     with pytest.raises(ConfigError, match=r"gone\.toml: no such file"):
         places.find_app("gone.toml")
+    for find in (places.find_app, places.find_rig, places.find_model):
+        with pytest.raises(ConfigError, match="unknown"):
+            find("x" * 5000)
 
 
 def test_a_rig_file_is_found_beside_the_app(home: Path, tmp_path: Path) -> None:
