@@ -18,9 +18,10 @@ from pathlib import Path
 
 from edgeperc import places
 from edgeperc.assemble import prepare_sink, sources_of
+from edgeperc.config import read_text
 from edgeperc.control import AppText, ControlError, DaemonStatus
 from edgeperc.daemon import LocalDaemon
-from edgeperc.errors import ConfigError, EdgepercError
+from edgeperc.errors import EdgepercError
 from edgeperc.foreign import check_foreign
 from edgeperc.plan import Plan, check_names
 from edgeperc.result import Inventory
@@ -57,8 +58,9 @@ class SupervisedDaemon(LocalDaemon):
         self.on_reload: Callable[[], None] = lambda: None
         self.on_reloaded: Callable[[], None] = lambda: None
         self._lock = threading.Lock()  # of changes
+        self._reload_waits = False
         self._trouble = ""
-        self._toml = _text(plan.app_path)
+        self._toml = read_text(plan.app_path)
         self._sinks = Sinks(self, add=run.add, remove=run.remove)
         sinks = self._sinks.prepare(plan, models=run.refs, trackers=run.trackers)
         self._sinks.become(sinks)
@@ -96,16 +98,23 @@ class SupervisedDaemon(LocalDaemon):
 
     def reload(self) -> None:
         """Run what the app's and the rig's file say now; one that is broken changes nothing."""
+        if self._reload_waits:  # that one reads the files after now
+            return
+        self._reload_waits = True
         with self._lock:
+            self._reload_waits = False
             path = self._plan.app_path
             try:
-                toml = _text(path)
+                toml = read_text(path)
                 plan = Plan.of_text(toml, path, self._plan.changes)
                 _check(plan)
                 self._become(plan, toml)
             except EdgepercError as error:
                 self._trouble = f"not reloaded: {error}"
                 log.error("not reloaded: %s", error)
+            except Exception as error:
+                self._trouble = f"not reloaded: {error!r}"
+                log.exception("not reloaded")
 
     def _checked(self, toml: str) -> Plan:
         check_foreign(toml, self._plan)
@@ -153,13 +162,6 @@ def _check(plan: Plan) -> None:
     given = {"inventory": Inventory(), "trackers": (), "daemon": None, "plan": plan}
     for number in range(1, len(plan.app.sinks) + 1):
         prepare_sink(plan, number, given)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _etag(toml: str) -> str:
