@@ -80,6 +80,9 @@ class Search(Protocol):
         A search in a process of its own keeps its pictures there.
         """
 
+    def show(self, wanted: bool) -> None:
+        """Whether its pictures are wanted by `see`."""
+
     def hint(self, pipeline: str, result: Result) -> None:
         """Take a result; a lossless search may wait until it has come that far itself."""
 
@@ -201,6 +204,7 @@ class Run:
         for name, reading in self._readings.items():
             self._spawn(f"sensor {name}", reading.run)
         if self._search:
+            self._show_search()
             self._spawn("search", self._run_search)
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -271,6 +275,7 @@ class Run:
 
     def report(self) -> None:
         """Tell the sinks that want to know what is well: sensors, mirrors, pipelines."""
+        self._show_search()  # a sink may have begun to want packets
         feeds = {pipeline.name: pipeline.input for pipeline in self._pipelines}
         parts = self.sensors(), self.pipelines()
         well = health(*parts, feeds=feeds, silent=self.silent(), waiting=self.waiting())
@@ -279,10 +284,12 @@ class Run:
     def add(self, sink: Sink) -> None:
         """Give one more sink what comes from now on."""
         self._outlets.add(sink)
+        self._show_search()
 
     def remove(self, sink: Sink) -> None:
         """Close a sink and give it nothing more; one that is gone already is no error."""
         self._outlets.remove(sink)
+        self._show_search()
 
     @property
     def search(self) -> Search | None:
@@ -331,8 +338,18 @@ class Run:
     def _run_search(self) -> None:
         """Search to the end. Where the search ends by itself, all does."""
         assert self._search
-        self._search.run(self._outlets.write, self._viewer.see if self._viewer else None)
+        self._search.run(self._outlets.write, self._see)
         self._halt()
+
+    def _see(self, frame: Frame) -> None:
+        """Show what the search sees, and hand it on."""
+        if self._viewer:
+            self._viewer.see(frame)
+        self._outlets.take(frame)
+
+    def _show_search(self) -> None:
+        if self._search:
+            self._search.show(self._viewer is not None or self._outlets.want_packets)
 
     def _join(self, timeout_s: float | None) -> None:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s

@@ -172,7 +172,7 @@ def replay(
     paths = [table["path"] for table in plan.rig.sensors.values() if table["driver"] == "replay"]
     path = str(paths[0] if paths else plan.app.rig)
     if paths:
-        _tell_models(run, Path(path), console)
+        _tell_differences(run, plan, Path(path), console)
     interrupted = watch_run(run, console)
     error = StoppedError(f"{path}: stopped before its end") if interrupted else _fault(run, path)
     summary = {
@@ -191,14 +191,16 @@ def replay(
     return Replayed(summary=summary, error=error)
 
 
-def _tell_models(run: Run, path: Path, console: Console) -> None:
-    """Say which models are others than those that a recording of ours was made by."""
+def _tell_differences(run: Run, plan: Plan, path: Path, console: Console) -> None:
+    """Say why results may be others than those that are in a recording of ours."""
     if formats.sniff(path) is not formats.OURS:
         return
-    from edgeperc.recording.plan import other_models
+    from edgeperc.recording.plan import other_models, search_note
 
     for name in other_models(path, [pipeline.model for pipeline in run.pipelines()]):
         console.print(f"note: '{name}' is another network now than when this was recorded")
+    if note := search_note(path, plan):
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _renderer(plan: Plan, path: Path) -> Render | RenderFrames | RenderPairs:

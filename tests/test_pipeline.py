@@ -314,7 +314,11 @@ class Seeker:
 
     def run(self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None) -> None:
         self.finished.wait(10)
+        if see:
+            see(frame(76))
         emit(label(frame(77)))
+
+    def show(self, wanted: bool) -> None: ...
 
     def hint(self, pipeline: str, result: Result) -> None:
         self.told.append(("hint", result.stamp.end_ns))

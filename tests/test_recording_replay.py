@@ -12,6 +12,7 @@ from rich.console import Console
 
 from edgeperc import places
 from edgeperc.assemble import assemble
+from edgeperc.calibration.file import identify
 from edgeperc.config import App, PipelineTable, Rig
 from edgeperc.drivers import formats
 from edgeperc.drivers.replay import Replay
@@ -20,7 +21,7 @@ from edgeperc.packet import Events, Frame, Gaze, Packet
 from edgeperc.plan import Plan
 from edgeperc.recording.head import About, models_of
 from edgeperc.recording.items import items
-from edgeperc.recording.plan import other_models, recorded_plan
+from edgeperc.recording.plan import _calibrated, other_models, recorded_plan, search_note
 from edgeperc.recording.reader import head, messages
 from edgeperc.recording.recorder import Recorder
 from edgeperc.replay import replay, replay_plan, rig_plan
@@ -29,7 +30,7 @@ from edgeperc.ros.codec import deserialize
 from edgeperc.ros.messages import DIAGNOSTICS, STRING, time_of
 from edgeperc.sinks import ros2
 
-from .test_recorder import frame, packet, record
+from .test_recorder import frame, packet, record, until
 from .test_ros_messages import as_bytes
 
 QUIET = Console(quiet=True)
@@ -144,12 +145,77 @@ def test_each_sensor_plays_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_finds_the_same_again(tmp_path: Path) -> None:
+def test_a_search_is_shown_what_it_saw_and_finds_the_same_again(tmp_path: Path) -> None:
     first = played_twice(twin_plan("search", 1.0), tmp_path)
     assert ("search", "bayes") in said(first)
+    assert len(of_sensor(first, "search", Frame)) > 100
     plan = recorded_plan(first)
-    assert plan.rig.sensors["wide"]["driver"] == "replay"
-    assert plan.rig.sensors["search"]["driver"] == "twin-search"
+    assert {name: table["driver"] for name, table in plan.rig.sensors.items()} == {
+        "wide": "replay",
+        "search": "replay",
+    }
+    assert search_note(first, plan) == ""
+    # No mirror is opened: there is none at that port.
+    nobody = msgspec.structs.replace(plan.rig, mirror={"driver": "optotune", "port": "/dev/null"})
+    play(calibrated(replace(plan, rig=nobody), first), tmp_path / "d.mcap")
+    assert said(tmp_path / "d.mcap") == said(first)
+
+
+def calibrated(plan: Plan, recording: Path) -> Plan:
+    """The plan with the calibration of a recording, said to be of the devices that it has now."""
+    text = head(recording).files["calibration.toml"]
+    return _calibrated(plan, text)
+
+
+@pytest.mark.slow
+def test_a_search_that_was_recorded_live_is_shown_what_it_saw(tmp_path: Path) -> None:
+    plan = Plan.load("search")
+    table = msgspec.structs.replace(plan.app, sinks=(sink(tmp_path / "a.mcap"),))
+    run = assemble(replace(plan, app=table))
+    run.start()
+    until(lambda: run.pipelines()[-1].meter.results > 100)
+    run.stop()
+    again = recorded_plan(tmp_path / "a.mcap")
+    play(again, tmp_path / "b.mcap")
+    play(recorded_plan(tmp_path / "b.mcap"), tmp_path / "c.mcap")
+    live, played = said(tmp_path / "a.mcap"), said(tmp_path / "b.mcap")
+    looks = [
+        each for each in live["search", "finder-twin"] if each in played["search", "finder-twin"]
+    ]
+    assert len(looks) == len(live["search", "finder-twin"]) > 90
+    assert said(tmp_path / "c.mcap") == played
+
+
+def test_a_person_is_told_how_a_search_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    plan = Plan.load("search")
+    looks = [
+        replace(
+            frame(seq),
+            stamp=replace(frame(seq).stamp, source="search"),
+            gaze=Gaze(pan_rad=0.1, tilt_rad=0.0),
+        )
+        for seq in range(2)
+    ]
+    what: list[list[Packet]] = [[frame(0), *looks], [frame(0)]]
+    for number, items_ in enumerate(what):
+        path = tmp_path / f"{number}.mcap"
+        recorder = Recorder(path, About.of(plan, ()))
+        for item in items_:
+            recorder.put(item)
+        recorder.close()
+    live = recorded_plan(tmp_path / "0.mcap")
+    assert "recorded live" in search_note(tmp_path / "0.mcap", live)
+    changed = recorded_plan(tmp_path / "0.mcap", changes=["search.scheduler=raster"])
+    assert "the mirror goes where it went" in search_note(tmp_path / "0.mcap", changed)
+    blind = recorded_plan(tmp_path / "1.mcap")
+    assert blind.rig.sensors["search"]["driver"] == "twin-search"
+    assert "simulated anew" in search_note(tmp_path / "1.mcap", blind)
+    nothing = replace(blind, app=msgspec.structs.replace(blind.app, search=None))
+    assert "the search is left out" in search_note(tmp_path / "1.mcap", nothing)
+    other = recorded_plan(tmp_path / "0.mcap", app="search")
+    assert identify(other.rig, "wide", "search", (960, 448)).wide == "replay"
+    assemble(other, lossless=True, speed=None).stop()
 
 
 def test_a_recording_is_played_and_published_with_the_stamps_of_then(

@@ -3,8 +3,10 @@
     plan = recorded_plan(Path("drive.mcap"))    # everything that is needed lies in the file
     replay(plan, speed=None, out=Path("out"), console=Console())
 
-Every sensor of the rig that was recorded plays what was recorded. A search steers what it sees, so
-its camera cannot be played; if the rig's camera and mirror are the twin's, they are simulated anew.
+Every sensor of the rig that was recorded plays what was recorded, the camera behind the mirror,
+too: the search is shown what it saw, and the mirror goes where it went, see
+`edgeperc.steering.recorded`. If such pictures were not recorded, the twin's are simulated anew, and
+a real rig has no search.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from edgeperc.drivers.formats.recording import end_of, sensors_in
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan
 from edgeperc.recording.head import app_of, models_of, path_of, rig_of
-from edgeperc.recording.reader import Head, head
+from edgeperc.recording.looks import has_looks
+from edgeperc.recording.reader import head
 from edgeperc.result import ModelRef
 
 _OWN_TIME = frozenset({"clock", "duration_s"})
@@ -77,17 +80,17 @@ def recorded_plan(
         }
         for name in recorded
     }
-    named, steered = _search_of(named, rig, rig_path.parent)
+    named, simulated = _search_of(named, rig, recording, rig_path.parent)
     sensors = {
         name: table
         for name, table in (rig.sensors | played).items()
         if name in played or _is_simulated(table, rig_path.parent)
     }
-    if steered:  # it would go on for ever
-        table = {"duration_s": end_of(recording) * 1e-9, **rig.sensors[steered]}
+    if simulated:  # it would go on for ever
+        table = {"duration_s": end_of(recording) * 1e-9, **rig.sensors[simulated]}
         if "duration_s" in (options or {}):
             table["duration_s"] = (options or {})["duration_s"]
-        sensors[steered] = table
+        sensors[simulated] = table
     for pipeline in named.pipelines:
         for name in filter(None, (pipeline.input, pipeline.frames)):
             if name not in sensors:
@@ -107,7 +110,38 @@ def recorded_plan(
         rig_path=rig_path,
         changes=tuple(changes),
     )
-    return _calibrated(plan, of_file) if app is None and named.search else plan
+    if not named.search or not rig.calibration:
+        return plan
+    if app is None:
+        return _calibrated(plan, of_file.files.get("calibration.toml"))
+    return _calibrated(plan, (rig_path.parent / rig.calibration).read_bytes())
+
+
+def search_note(recording: Path, plan: Plan) -> str:
+    """What a person should know of how a recording's search is played by a plan of it; or ""."""
+    of_file = head(recording)
+    if app_of(of_file).search is None and plan.app.search is None:
+        return ""
+    if plan.app.search is None:
+        return (
+            "no pictures through the mirror were recorded: the search is left out, and the gaze's"
+            " model sees what there is"
+        )
+    camera = plan.rig.sensors[plan.pipeline(plan.app.search.gaze)[0].input]
+    if camera["driver"] != "replay":
+        return (
+            "no pictures through the mirror were recorded: they are simulated anew, and what is"
+            " found in them is not what was found"
+        )
+    if plan.changes or plan.app.search != app_of(of_file).search:
+        return "the search is another one, but the mirror goes where it went"
+    if of_file.values.get("lossless") != "true":
+        return (
+            "this was recorded live: detections are those of then, but the search hears of hints"
+            f" {plan.app.search.hint_delay_ms:g} ms after their pictures and not when it heard of"
+            " them, so its map may differ"
+        )
+    return ""
 
 
 def other_models(recording: Path, loaded: Sequence[ModelRef]) -> tuple[str, ...]:
@@ -129,14 +163,17 @@ def _on_recorded(app: App, rig: Rig, recorded: Sequence[str]) -> App:
     return msgspec.structs.replace(app, pipelines=pipelines)
 
 
-def _search_of(app: App, rig: Rig, folder: Path) -> tuple[App, str]:
-    """The app with its search and that one's camera, if they can be simulated, or without it.
+def _search_of(app: App, rig: Rig, recording: Path, folder: Path) -> tuple[App, str]:
+    """The app with its search, if what it sees was recorded or can be simulated, or without it.
 
-    Without it the pipeline of the gaze is one as any other, over the pictures that were recorded.
+    And the camera that has to be simulated, or "". Without its search the pipeline of the gaze is
+    one as any other, over the pictures that were recorded.
     """
     if app.search is None:
         return app, ""
     gaze = next(table for table in app.pipelines if table.name == app.search.gaze)
+    if has_looks(recording, gaze.input):
+        return app, ""
     camera = rig.sensors.get(gaze.input)
     mirror = str((rig.mirror or {}).get("driver"))
     if camera and _is_simulated(camera, folder) and mirror.startswith("twin"):
@@ -167,10 +204,9 @@ def _refuse_code(app: App, rig: Rig, recording: Path) -> None:
             )
 
 
-def _calibrated(plan: Plan, of_file: Head) -> Plan:
-    """The plan with the calibration that lies in the recording, written where it can be read."""
-    text = of_file.files.get("calibration.toml")
-    if not plan.rig.calibration or text is None:
+def _calibrated(plan: Plan, text: bytes | None) -> Plan:
+    """The plan with its calibration, said to be of the sensors as they are played."""
+    if text is None:
         return plan
     folder = Path(tempfile.mkdtemp(prefix="edgeperc-replay-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

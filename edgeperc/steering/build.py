@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgeperc.errors import ConfigError, DeviceError, blame
 from edgeperc.meter import Meter
 from edgeperc.packet import Frame, Gaze, Mirror
 from edgeperc.plan import Plan, open_model
+from edgeperc.recording.looks import waits_of
 from edgeperc.result import ModelRef, Result
 from edgeperc.search.grid import Grid
 from edgeperc.search.schedulers import Scheduler, Sight
@@ -27,6 +29,7 @@ from edgeperc.steering.free_running import AsItComes, FreeRunning
 from edgeperc.steering.hints import Hints
 from edgeperc.steering.loop import STAGES, SearchLoop
 from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.recorded import RecordedLooks
 from edgeperc.steering.shutter import Shutter, SteeredCamera
 from edgeperc.steering.slots import Slots
 
@@ -115,36 +118,28 @@ def build(
     """Load the detector and make everything nameable; devices are opened when the loop runs.
 
     clock: of the run. lossless: time steps from slot to slot, and a lost device is the end. The
-    loop ends with the `duration_s` of its camera, if that has one. Raises ConfigError or
-    ModelError.
+    loop ends with the `duration_s` of its camera, if that has one. A camera of the driver "replay"
+    plays what was recorded through the mirror. Raises ConfigError or ModelError.
     """
     search = plan.app.search
     assert search
     table, where = plan.pipeline(search.gaze)
     if lossless:
         clock = SteppedClock(clock)
-    injected = {"clock": clock, "now_ns": clock.now_ns}
-    mirror: Device[Mirror] = Device("mirror", plan.mirror(injected), lossless=lossless)
-    open_camera = plan.sensor(table.input, {**injected, "mirror": Pointing(mirror)})
-    camera: Device[SteeredCamera] = Device(
-        table.input, lambda: _steered(open_camera()), lossless=lossless
-    )
     with blame(f"{where} model"):
         detector = open_model(places.find_model(table.model), table)
         if not isinstance(detector, Detector):
             raise ConfigError(f"'{table.model}' gives no boxes, and a search looks for some")
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
-    duration_s = plan.rig.sensors[table.input].get("duration_s")
-    end_ns = None if duration_s is None else round(duration_s * 1e9)
-    # A camera that cannot be told when to expose sets the pace.
-    is_told = hasattr(plan.driver(table.input), "expose")
-    slots = Slots(period_ns, clock, end_ns=end_ns) if is_told else AsItComes(clock)
+    if plan.rig.sensors[table.input].get("driver") == "replay":
+        shutter: Shutter | RecordedLooks = _recorded(plan, table.input, clock, period_ns)
+    else:
+        shutter = _shutter(plan, table.input, clock, period_ns, lossless=lossless)
     panorama = panorama_of(plan)
     if size_px := calibrated_size(plan):
         panorama.prepare(size_px)
     _rehearse(scheduler_of(plan, panorama, period_ns), panorama.grid)
     scheduler_ref = ModelRef(name=search.scheduler, engine="search")
-    shutter = Shutter(camera=camera, mirror=mirror, slots=slots, clock=clock, ahead=not lossless)
     loop = SearchLoop(
         shutter=shutter,
         detector=detector,
@@ -163,6 +158,35 @@ def build(
         refs=(detector.ref, scheduler_ref),
         panorama=panorama,
         has_calibration=bool(plan.rig.calibration),
+    )
+
+
+def _shutter(plan: Plan, sensor: str, clock: Clock, period_ns: int, *, lossless: bool) -> Shutter:
+    """What looks through the rig's mirror. Raises ConfigError."""
+    injected = {"clock": clock, "now_ns": clock.now_ns}
+    mirror: Device[Mirror] = Device("mirror", plan.mirror(injected), lossless=lossless)
+    open_camera = plan.sensor(sensor, {**injected, "mirror": Pointing(mirror)})
+    camera: Device[SteeredCamera] = Device(
+        sensor, lambda: _steered(open_camera()), lossless=lossless
+    )
+    duration_s = plan.rig.sensors[sensor].get("duration_s")
+    end_ns = None if duration_s is None else round(duration_s * 1e9)
+    # A camera that cannot be told when to expose sets the pace.
+    is_told = hasattr(plan.driver(sensor), "expose")
+    slots = Slots(period_ns, clock, end_ns=end_ns) if is_told else AsItComes(clock)
+    return Shutter(camera=camera, mirror=mirror, slots=slots, clock=clock, ahead=not lossless)
+
+
+def _recorded(plan: Plan, sensor: str, clock: Clock, period_ns: int) -> RecordedLooks:
+    """What was seen through the mirror, from a recording of ours."""
+    open_camera = plan.sensor(sensor, {"clock": clock})
+    table = plan.rig.sensors[sensor]
+    waits = waits_of(Path(str(table.get("path"))), str(table.get("sensor") or sensor))
+    return RecordedLooks(
+        camera=Device(sensor, open_camera, lossless=True),
+        waits=waits,
+        period_ns=period_ns,
+        max_gap_us=plan.app.validate.max_gap_us,
     )
 
 

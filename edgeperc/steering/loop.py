@@ -23,6 +23,7 @@ from edgeperc.search.schedulers import Scheduler
 from edgeperc.steering.hints import Hints
 from edgeperc.steering.lease import Order
 from edgeperc.steering.panorama import Panorama
+from edgeperc.steering.recorded import RecordedLooks
 from edgeperc.steering.shutter import Look, Shutter
 
 STAGES = ("late", "settle", "expose", "decide", "aim", "hints", "detect", "learn", "total")
@@ -46,7 +47,7 @@ class SearchLoop:
     def __init__(
         self,
         *,
-        shutter: Shutter,
+        shutter: Shutter | RecordedLooks,
         detector: Model | None,
         scheduler: Scheduler,
         scheduler_ref: ModelRef,
