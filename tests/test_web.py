@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import ssl
@@ -444,7 +445,7 @@ def test_a_taken_port_is_left_for_the_next_one_with_a_warning(
         ({"listen": "0.0.0.0:0", "insecure": True}, "everybody on the network"),
         ({"listen": "192.0.2.1:0", "tokens": "{tokens}", "insecure": True}, "cannot listen"),
         ({"tokens": "/nowhere"}, "No such file"),
-        ({"tls_cert": "/nowhere", "tls_key": "/nowhere"}, "no certificate"),
+        ({"tls_cert": "/nowhere", "tls_key": "/nowhere"}, "web sink: /nowhere: no such file"),
     ],
 )
 def test_what_cannot_be_served_or_should_not_is_an_error(
@@ -495,7 +496,20 @@ def test_with_a_certificate_the_page_is_encrypted_and_its_cookie_for_that_alone(
         async with session.get("/", ssl=trusted, headers=plain) as answer:
             assert answer.status == 403
 
+    async def told(session: aiohttp.ClientSession) -> None:
+        async with session.get("/", ssl=trusted) as answer:
+            assert answer.status == 200
+
     try:
         play(daemon.url, story)
+        Authority(tmp_path, "other").issue("daemon")  # in place of the first, by nobody we trust
+        for path in (pair.cert, pair.key):
+            os.utime(path, (1, 1))
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            play(daemon.url, told)
+        authority.issue("daemon")
+        for path in (pair.cert, pair.key):
+            os.utime(path, (2, 2))
+        play(daemon.url, told)
     finally:
         daemon.stop()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import ssl
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -91,6 +95,61 @@ def test_roles_contain_each_other_as_over_grpc() -> None:
 
 
 def test_files_that_are_no_certificate_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cert").touch(0o600)
     (tmp_path / "cert").write_text("nonsense")
     with pytest.raises(ConfigError, match="no certificate"):
         tls_context(tmp_path / "cert", tmp_path / "cert")
+
+
+def answering(context: ssl.SSLContext, trusted: ssl.SSLContext, name: str | None) -> Any:
+    """The serial number that a server with `context` shows, or the error. name: in the greeting."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = trusted.wrap_bio(to_client, to_server, server_hostname=name)
+    for _ in range(4):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    shown = client.getpeercert()
+    assert shown
+    return shown["serialNumber"]
+
+
+@pytest.mark.parametrize("name", ["localhost", None])
+def test_a_certificate_that_was_renewed_is_taken_up_and_one_that_is_broken_is_not(
+    tmp_path: Path, name: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    from .certificates import Authority
+
+    authority = Authority(tmp_path)
+    pair = authority.issue("daemon")
+    context = tls_context(pair.cert, pair.key)
+    trusted = ssl.create_default_context(cafile=authority.ca)
+    trusted.check_hostname = name is not None
+    first = answering(context, trusted, name)
+    assert answering(context, trusted, name) == first
+
+    authority.issue("daemon")
+    for path in (pair.cert, pair.key):
+        os.utime(path, (1, 1))  # whatever the clock of the disk
+    second = answering(context, trusted, name)
+    assert second != first
+
+    whole = pair.key.read_bytes()
+    pair.key.write_bytes(b"half a ke")
+    assert answering(context, trusted, name) == second
+    assert "web: the old certificate stays" in caplog.text
+    pair.key.write_bytes(whole)
+    os.utime(pair.key, (2, 2))
+    assert answering(context, trusted, name) == second
+    pair.cert.unlink()
+    assert answering(context, trusted, name) == second
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    from .certificates import Authority
+
+    pair = Authority(tmp_path).issue("daemon")
+    pair.key.chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read"):
+        tls_context(pair.cert, pair.key)

@@ -92,17 +92,17 @@ def server_credentials(tls: Tls) -> grpc.ServerCredentials:
 
     Raises ConfigError for files that are missing, do not fit each other or are open to the world.
     """
-    _check(tls)
+    check_files(tls)
     current = _configuration(tls)
-    seen = _changed_at(tls)
+    seen = changed_at(tls)
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal seen
-        if (now := _changed_at(tls)) == seen:
+        if (now := changed_at(tls)) == seen:
             return None
         seen = now
         try:
-            _check(tls)
+            check_files(tls)
             return _configuration(tls)
         except (ConfigError, OSError) as error:
             log.warning("grpc: the old certificate stays: %s", error)
@@ -119,12 +119,14 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
 
-def _changed_at(tls: Tls) -> tuple[float, ...]:
+def changed_at(tls: Tls) -> tuple[float, ...]:
+    """When the files last changed; another value means that they are to be read again."""
     files = (tls.cert, tls.key, *([tls.client_ca] if tls.client_ca else []))
     return tuple(file.stat().st_mtime if file.exists() else 0.0 for file in files)
 
 
-def _check(tls: Tls) -> None:
+def check_files(tls: Tls) -> None:
+    """Raise ConfigError for files that are missing, no pair, or open to the world."""
     for path in (tls.cert, tls.key, *([tls.client_ca] if tls.client_ca else [])):
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")

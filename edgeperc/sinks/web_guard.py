@@ -8,6 +8,7 @@ page sends must come from our own.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import secrets
 import socket
 import ssl
@@ -18,8 +19,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from edgeperc.errors import ConfigError
-from edgeperc.sinks.security import GRANTS, Role, Tokens
+from edgeperc.errors import ConfigError, blame
+from edgeperc.sinks.security import GRANTS, Role, Tls, Tokens, changed_at, check_files
+
+log = logging.getLogger("edgeperc")
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -131,14 +134,34 @@ def allows(role: Role, wanted: Role) -> bool:
 
 
 def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """For a server. Raises ConfigError."""
+    """For a server that takes up its files anew when they change, as those of gRPC do.
+
+    Raises ConfigError for files that are missing, do not fit each other or are open to the world.
+    """
+    tls = Tls(cert, key)
+    with blame("web sink"):
+        context = current = _loaded(tls)
+    seen = changed_at(tls)
+
+    def renew(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Each connection begins with this, whether the client names a host or not."""
+        nonlocal seen, current
+        if (now := changed_at(tls)) != seen:
+            seen = now
+            try:
+                current = _loaded(tls)
+                log.info("web: %s was read again", cert)
+            except (ConfigError, OSError) as error:
+                log.warning("web: the old certificate stays: %s", error)
+        connection.context = current
+
+    context.sni_callback = renew
+    return context
+
+
+def _loaded(tls: Tls) -> ssl.SSLContext:
+    check_files(tls)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(cert, key, password=lambda: "")
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"web sink: {cert} and {key} are no certificate and its key: {error}",
-            hint="both in PEM, the key without a password",
-        ) from error
+    context.load_cert_chain(tls.cert, tls.key)
     return context
