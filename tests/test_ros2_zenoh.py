@@ -4,6 +4,7 @@ import struct
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from edgeperc.control import DaemonStatus
 from edgeperc.errors import ConfigError, DeviceError
+from edgeperc.packet import Frame
 from edgeperc.ros.codec import deserialize
 from edgeperc.sinks.ros2 import Ros2
 from edgeperc.sinks.ros2_topics import RosTopic
@@ -19,12 +21,23 @@ pytest.importorskip("zenoh")
 sys.path.insert(0, str(Path(__file__).parent))
 from fleet_device import label_map
 from test_fleet_link import free_port
+from zenoh.ext import HistoryConfig, RecoveryConfig, declare_advanced_subscriber
 
 from edgeperc.fleet.link import Link
 from edgeperc.sinks import ros2_zenoh
 
 PATIENCE_S = 40.0
 IMAGE = "RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"
+
+
+def until(condition, each=lambda: None):
+    """What the condition gives once that is something; `each` is done in between."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, "it never came"
+        each()
+        time.sleep(0.05)
+    return found
 
 
 class FakeDaemon:
@@ -64,6 +77,70 @@ def test_subscriber_gets_cdr_and_sees_node_and_topic():
     assert any(token.endswith("/0/0/NN/%/%edgeperc/daemon") for token in alive)
     labels = f"/MP/%/%edgeperc/daemon/%edgeperc%wide%net%labels/{type_}/::,5:,:,:,,"
     assert any(token.endswith(labels) for token in alive)
+
+
+def test_who_comes_late_still_learns_the_names_of_the_classes():
+    where = f"tcp/127.0.0.1:{free_port()}"
+    names = "7/edgeperc/wide/net/label_info/**"
+    with (
+        Link(where, mode="router"),
+        Link(where) as link,
+        closing(Ros2(daemon=FakeDaemon(), backend="zenoh", domain_id=7, router=where)) as sink,
+    ):
+        for seq in range(3):
+            sink.write(label_map(seq))
+        until(lambda: sink._sending.sent == 3)
+        # As rmw_zenoh subscribes to what is transient-local.
+        late = declare_advanced_subscriber(
+            link.session,
+            names,
+            history=HistoryConfig(detect_late_publishers=True, max_samples=1),
+            recovery=RecoveryConfig(periodic_queries=None, heartbeat=True),
+            subscriber_detection=True,
+        )
+        early = link.session.declare_subscriber(names)  # without history: it has to wait
+        sample = until(late.try_recv)
+        assert early.try_recv() is None
+        assert late.try_recv() is None
+        info = deserialize(sample.payload.to_bytes(), "vision_msgs/msg/LabelInfo")
+        number, _, _, gid = struct.unpack("<qqB16s", sample.attachment.to_bytes())
+        sink.write(replace(label_map(4), classes=("tree", "river", "moon")))
+        changed, again = until(early.try_recv), until(late.try_recv)
+        late.undeclare()
+        early.undeclare()
+    expected = label_map(3).classes
+    assert [row.class_name for row in info.class_map] == list(expected)
+    assert (number, len(gid)) == (1, 16)
+    assert changed.payload.to_bytes() == again.payload.to_bytes()
+    info = deserialize(changed.payload.to_bytes(), "vision_msgs/msg/LabelInfo")
+    assert [row.class_name for row in info.class_map] == ["tree", "river", "moon"]
+
+
+def test_who_was_there_before_learns_them_when_they_are_said():
+    where = f"tcp/127.0.0.1:{free_port()}"
+    with Link(where, mode="router"), Link(where) as link:
+        reader = declare_advanced_subscriber(
+            link.session,
+            "7/edgeperc/wide/net/label_info/**",
+            history=HistoryConfig(detect_late_publishers=True, max_samples=1),
+        )
+        with closing(Ros2(daemon=FakeDaemon(), backend="zenoh", domain_id=7, router=where)) as sink:
+            sink.write(label_map(0))
+            assert until(reader.try_recv)
+            reader.undeclare()
+
+
+def test_pictures_come_with_their_camera_info():
+    where = f"tcp/127.0.0.1:{free_port()}"
+    with Link(where, mode="router"), Link(where) as link:
+        samples = link.session.declare_subscriber("7/edgeperc/wide/camera_info/**")
+        options = {"backend": "zenoh", "domain_id": 7, "router": where, "image": True}
+        with closing(Ros2(daemon=FakeDaemon(), **options)) as sink:
+            picture = Frame(stamp=label_map(0).stamp, image=np.zeros((30, 40), np.uint8))
+            sample = until(samples.try_recv, lambda: sink.take(picture))
+        samples.undeclare()
+    info = deserialize(sample.payload.to_bytes(), "sensor_msgs/msg/CameraInfo")
+    assert (info.width, info.height, info.k[0]) == (40, 30, 0)
 
 
 def test_no_router_and_routers_in_the_open_are_told():

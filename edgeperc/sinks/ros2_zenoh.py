@@ -3,10 +3,10 @@
     wire = Zenoh("/edgeperc", "daemon", router="tcp/127.0.0.1:7447")
 
 A message is put on `<domain>/<topic>/<type>/<hash>` as CDR; its attachment holds number, time and
-the publisher's id. Node and publishers are known by liveliness tokens under `@ros2_lv`. Source:
-rmw_zenoh's docs/design.md; the attachment's layout is that of Pico-ROS. A late reader of a latched
-topic gets its last message when that is put again, not before: Zenoh's own way to keep one is not
-in its Python library.
+the publisher's id. Node and publishers are known by liveliness tokens under `@ros2_lv`. A latched
+topic has an advanced publisher, as rmw_zenoh's transient-local ones are: its cache holds the last
+message, which a late reader's advanced subscriber asks for. Source: rmw_zenoh's docs/design.md and
+what its publishers are declared with; the attachment's layout is that of Pico-ROS.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import time
 from typing import Any
 
 import zenoh
+from zenoh.ext import CacheConfig, MissDetectionConfig, declare_advanced_publisher
 
 from edgeperc.errors import DeviceError
 from edgeperc.fleet.link import Link, Security
 from edgeperc.ros.codec import type_hash
 from edgeperc.sinks.ros2_topics import RosTopic
 
+_HEARTBEAT_S = 0.5
+"""So soon a reader of a latched topic hears that it missed a message, if it did."""
 DEFAULT_DEPTH = 42
 """Of rmw_zenoh; it stands for itself where a token says no depth."""
 
@@ -69,13 +72,26 @@ class Zenoh:
         session = self._link.session
         token = self._topic_token(topic, 1 + len(self._publishers))
         self._tokens.append(session.liveliness().declare_token(token))
-        publisher = session.declare_publisher(
-            key(self._domain_id, topic),
-            reliability=(
-                zenoh.Reliability.BEST_EFFORT if topic.best_effort else zenoh.Reliability.RELIABLE
-            ),
-        )
+        publisher = self._publisher(key(self._domain_id, topic), topic)
         return publisher, hashlib.sha256(token.encode()).digest()[:16]
+
+    def _publisher(self, at: str, topic: RosTopic) -> Any:
+        session = self._link.session
+        if not topic.latched:
+            best_effort, reliable = zenoh.Reliability.BEST_EFFORT, zenoh.Reliability.RELIABLE
+            return session.declare_publisher(
+                at, reliability=best_effort if topic.best_effort else reliable
+            )
+        return declare_advanced_publisher(
+            session,
+            at,
+            reliability=zenoh.Reliability.RELIABLE,
+            cache=CacheConfig(max_samples=topic.depth),
+            sample_miss_detection=MissDetectionConfig(
+                heartbeat=None, sporadic_heartbeat=_HEARTBEAT_S
+            ),
+            publisher_detection=True,
+        )
 
     def _node_token(self) -> str:
         return f"{self._about}/0/NN/%/{mangled(self._namespace)}/{self._node}"
