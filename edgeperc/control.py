@@ -35,10 +35,34 @@ class ControlError(ConfigError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preparing:
+    """What a process gets ready before it can work: a network is loaded, or its engine built.
+
+    network: its file; "" while there is none yet, or of a model without onnxruntime. number, count:
+    which of the model's networks, from 1, and how many it has; 0 where it is not known. seconds: so
+    far. bytes: of an engine that is being built, on disk so far, else 0.
+    """
+
+    model: str
+    network: str
+    number: int
+    count: int
+    seconds: float
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        network = f": {self.network}" if self.network else ""
+        which = f", {self.number} of {self.count}" if self.number and self.count > 1 else ""
+        built = f", engine of {self.bytes / 1e6:.0f} MB so far" if self.bytes else ""
+        return f"preparing {self.model}{network}{which}, {self.seconds:.0f} s{built}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
     """A process of the daemon. pid: 0 while there is none. rss_bytes: resident memory.
 
-    restarts: since the daemon began. beat_s: seconds since it made progress.
+    restarts: since the daemon began. beat_s: seconds since it made progress. preparing: what it
+    loads or builds before it can work.
     """
 
     name: str
@@ -48,6 +72,7 @@ class WorkerStatus:
     rss_bytes: int = 0
     beat_s: float = 0.0
     error: str = ""
+    preparing: Preparing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,13 +53,14 @@ class LocalDaemon:
         )
         if run is None:
             return new
+        workers = run.workers()
+        doing = [f"{each.name}: {each.preparing}" for each in workers if each.preparing]
         sensors, pipelines = run.sensors(), run.pipelines()
         state: State = "serving"
         if run.waiting():
             state = "starting"
         if run.errors or any(sensor.state in ("lost", "failed") for sensor in sensors):
             state = "degraded"
-        workers = run.workers()
         if any(worker.state in ("restarting", "failed") for worker in workers):
             state = "degraded"
         return replace(
@@ -69,6 +70,7 @@ class LocalDaemon:
             pipelines=pipelines,
             workers=workers,
             errors=run.errors,
+            notes=(*doing, *new.notes),
             sinks=run.sinks(),
             recording=self._recordings.status() if self._recordings else None,
         )

@@ -57,12 +57,16 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """An engine that somebody builds right now. seconds: so far. bytes: on disk so far."""
+    """An engine that somebody builds right now. seconds: so far. bytes: on disk so far.
+
+    pid: of the process that builds it, in its own count of processes.
+    """
 
     network: str
     provider: str
     seconds: float
     bytes: int
+    pid: int = 0
 
 
 @dataclass(slots=True)
@@ -183,7 +187,7 @@ def _open(key: Key) -> Engine:
         shutil.rmtree(place, ignore_errors=True)
         folder = place.parent / f"{BUILDING}{key.folder}-{os.getpid()}-{time.monotonic_ns()}"
         folder.mkdir()
-        (folder / _KEY).write_text(json.dumps({**asdict(key), "began_s": time.time()}))
+        (folder / _KEY).write_text(json.dumps({**asdict(key), **_begun()}))
         mine = _lock(folder / _LOCK)
     log.info("building engine for %s", key.network)
     return Engine(place, _cache_options(key, folder), False, grows, folder, [alone, mine])
@@ -230,13 +234,19 @@ def _builds(folder: Path) -> Iterator[Build]:
             if _is_free(path / _LOCK):
                 continue
             said = json.loads((path / _KEY).read_text())
-            seconds = time.time() - said["began_s"]
+            seconds = time.monotonic() - said["began_s"]
             yield Build(
                 network=said["network"],
                 provider=said["provider"],
                 seconds=max(seconds, 0.0),
                 bytes=size_bytes(path),
+                pid=said["pid"],
             )
+
+
+def _begun() -> dict[str, float]:
+    """Who begins a build, and when, on the clock that nobody sets: all is over with a reboot."""
+    return {"began_s": time.monotonic(), "pid": os.getpid()}
 
 
 def _sweep(folder: Path) -> None:

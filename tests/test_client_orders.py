@@ -23,6 +23,7 @@ from edgeperc.control import (
     AppText,
     ControlError,
     DaemonStatus,
+    Preparing,
     RecordingStatus,
     SinkStatus,
     WorkerStatus,
@@ -55,7 +56,16 @@ STATUS = DaemonStatus(
             note="n",
         ),
     ),
-    workers=(WorkerStatus(name="w", state="running", pid=42, restarts=3, rss_bytes=1 << 33),),
+    workers=(
+        WorkerStatus(name="w", state="running", pid=42, restarts=3, rss_bytes=1 << 33),
+        WorkerStatus(
+            name="v",
+            state="starting",
+            preparing=Preparing(
+                model="m", network="a.onnx", number=1, count=2, seconds=3.5, bytes=1 << 33
+            ),
+        ),
+    ),
     sinks=(SinkStatus(kind="Grpc", where="here", counts={"clients": 2, "dropped": 1 << 40}),),
     recording=RecordingStatus(name="r", path="/r.mcap", running=True, bytes=1 << 33),
     errors=("dvs: gone",),

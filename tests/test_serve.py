@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import signal
@@ -15,8 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeperc.client import connect
 from edgeperc.clock import ReplayClock
 from edgeperc.drivers.twin import Twin
+from edgeperc.errors import EdgepercError
 from edgeperc.packet import Events
 
 DAVIS = Path(__file__).parents[2] / "shared/data/events/davis346.aedat4"
@@ -49,14 +52,14 @@ def replay(recording: Path, out: Path, *args: object) -> subprocess.CompletedPro
     return edgeperc("replay", recording, "--model", "sltnet-twin", "--out", out, *size, *args)
 
 
-def wait_for_port(port: int) -> None:
-    deadline_s = time.monotonic() + 30
+def wait_until_well(port: int) -> None:
+    deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with contextlib.suppress(EdgepercError), connect(f"127.0.0.1:{port}") as client:
+            if client.is_healthy():
                 return
         time.sleep(0.1)
-    pytest.fail(f"nobody listens on port {port}")
+    pytest.fail(f"nobody serves on port {port}")
 
 
 def digest(out: Path) -> str:
@@ -67,32 +70,39 @@ def digest(out: Path) -> str:
     return total.hexdigest()
 
 
-def test_replay_writes_full_windows_and_says_so(recording: Path, tmp_path: Path) -> None:
-    done = replay(recording, tmp_path / "out", "--speed", "max")
+@pytest.fixture(scope="module")
+def replayed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was written of the recording, as fast as it can."""
+    out = tmp_path_factory.mktemp("replayed") / "out"
+    done = replay(recording, out, "--speed", "max")
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    return out
+
+
+def test_replay_writes_full_windows_and_says_so(replayed: Path) -> None:
+    lines = [json.loads(line) for line in (replayed / "results.jsonl").open()]
     assert [line["seq"] for line in lines] == list(range(10))
     first_us = lines[0]["start_us"]
     assert [line["start_us"] for line in lines] == [first_us + 50_000 * k for k in range(10)]
     for line in lines:
         assert line["file"] == f"labels/{line['end_us']}.png"
-        labels = cv2.imread(str(tmp_path / "out" / line["file"]), cv2.IMREAD_UNCHANGED)
+        labels = cv2.imread(str(replayed / line["file"]), cv2.IMREAD_UNCHANGED)
         assert labels.shape == (260, 346)
         assert set(np.unique(labels)) <= {0, 1, 2, 3, 4, 5, 255}
-    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    summary = json.loads((replayed / "summary.json").read_text())
     assert summary["complete"]
     assert summary["pipelines"][0]["meter"]["results"] == 10
     assert summary["pipelines"][0]["meter"]["dropped"] == 0
     assert summary["pipelines"][0]["model"]["sha256"]
 
 
-def test_the_same_labels_every_time_and_at_every_speed(recording: Path, tmp_path: Path) -> None:
-    digests = set()
-    for name, speed in (("a", "max"), ("b", "max"), ("c", "1.0"), ("d", "0.7")):
-        done = replay(recording, tmp_path / name, "--speed", speed)
-        assert done.returncode == 0, done.stderr
-        digests.add(digest(tmp_path / name))
-    assert len(digests) == 1
+@pytest.mark.parametrize("speed", ["max", "0.7", pytest.param("1.0", marks=pytest.mark.slow)])
+def test_the_same_labels_every_time_and_at_every_speed(
+    recording: Path, replayed: Path, tmp_path: Path, speed: str
+) -> None:
+    done = replay(recording, tmp_path / "out", "--speed", speed)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "out") == digest(replayed)
 
 
 def test_start_and_duration_play_a_part(recording: Path, tmp_path: Path) -> None:
@@ -121,10 +131,11 @@ def test_a_broken_recording_keeps_its_prefix_and_is_one_line(
     assert not json.loads((tmp_path / "out/summary.json").read_text())["complete"]
 
 
-def test_a_second_run_does_not_overwrite_the_first(recording: Path, tmp_path: Path) -> None:
-    assert replay(recording, tmp_path / "out", "--speed", "max").returncode == 0
-    again = replay(recording, tmp_path / "out", "--speed", "max")
+def test_a_second_run_does_not_overwrite_the_first(recording: Path, replayed: Path) -> None:
+    before = digest(replayed)
+    again = replay(recording, replayed, "--speed", "max")
     assert again.returncode == 2
+    assert digest(replayed) == before
     assert "not an empty folder" in again.stderr
 
 
@@ -167,12 +178,12 @@ def test_a_folder_that_cannot_be_made_is_the_users_mistake(recording: Path) -> N
 def test_a_real_pause_can_be_allowed(recording: Path, tmp_path: Path) -> None:
     paused = tmp_path / "paused.txt"
     rows = recording.read_text().splitlines()
-    later = [f"{int(t) + 20_000_000} {rest}" for t, rest in (row.split(" ", 1) for row in rows)]
+    later = [f"{int(t) + 11_000_000} {rest}" for t, rest in (row.split(" ", 1) for row in rows)]
     paused.write_text("\n".join([*rows, *later]))
     assert replay(paused, tmp_path / "a", "--speed", "max").returncode == 1
     done = replay(paused, tmp_path / "b", "--speed", "max", "--max-gap-s", 30)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "b/labels").iterdir())) > 400
+    assert len(list((tmp_path / "b/labels").iterdir())) > 220
 
 
 def test_check_runs_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
@@ -183,7 +194,7 @@ def test_check_runs_everything_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert good.returncode == 0, good.stderr
     report = json.loads(good.stdout)
     assert report["trouble"] == []
-    assert report["pipelines"][0]["meter"]["results"] >= 10
+    assert report["pipelines"][0]["meter"]["results"] > 0
 
     (tmp_path / "rig.toml").write_text('[sensors.dvs]\ndriver = "video"\nsource = "/dev/video99"\n')
     bad = edgeperc("check", app)
@@ -204,7 +215,7 @@ def test_a_daemon_streams_to_another_process_and_ends_at_ctrl_c(tmp_path: Path) 
         [*EDGEPERC, "serve", str(app)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as daemon:
         try:
-            wait_for_port(port)
+            wait_until_well(port)
             seen = edgeperc("watch", f"127.0.0.1:{port}", "--json", "--duration-s", 5)
             daemon.send_signal(signal.SIGINT)
             started_s = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from edgeperc.cli.access import Ca, Cert, Key, TokenFile, access_of, with_insecu
 from edgeperc.cli.root import AsJson, Seconds, app
 from edgeperc.cli.say import fail_on, print_json
 from edgeperc.errors import ConfigError, EdgepercError
+
+if TYPE_CHECKING:
+    from edgeperc.client import Client
 
 Address = Annotated[str, typer.Argument(metavar="[HOST:PORT]")]
 Changes = Annotated[
@@ -223,11 +226,24 @@ def health(
     try:
         with Client(address, access=access_of(token_file, ca, cert, key)) as client:
             well = client.is_healthy(service)
+            why = [] if well else _why(client)
     except EdgepercError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo("serving" if well else "not serving")
+    for line in why:
+        typer.echo(line, err=True)
     raise typer.Exit(0 if well else 1)
+
+
+def _why(client: Client) -> list[str]:
+    """What a daemon says is wrong, or is getting ready, if it tells us."""
+    try:
+        status = client.status()
+    except EdgepercError:  # a role that may not ask, or it is busy
+        return []
+    doing = [f"{each.name}: {each.preparing}" for each in status.workers if each.preparing]
+    return [*doing, *status.errors]
 
 
 def _log_lines(style: str | None) -> None:

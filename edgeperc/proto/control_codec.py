@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from edgeperc.control import DaemonStatus, RecordingStatus, SinkStatus, State, WorkerStatus
+from edgeperc.control import (
+    DaemonStatus,
+    Preparing,
+    RecordingStatus,
+    SinkStatus,
+    State,
+    WorkerStatus,
+)
 from edgeperc.meter import MeterSnapshot, StageRow
 from edgeperc.proto.codec import as_dataclass, as_message
 from edgeperc.proto.edgeperc.v1 import control_pb2 as control
@@ -30,7 +38,7 @@ def status_message(status: DaemonStatus) -> control.GetStatusResponse:
         uptime_s=status.uptime_s,
         sensors=[_sensor_message(each) for each in status.sensors],
         pipelines=[_pipeline_message(each) for each in status.pipelines],
-        workers=[as_message(control.WorkerState, each) for each in status.workers],
+        workers=[_worker_message(each) for each in status.workers],
         sinks=[
             control.SinkState(kind=sink.kind, where=sink.where, counts=sink.counts)
             for sink in status.sinks
@@ -51,7 +59,7 @@ def status_of(message: control.GetStatusResponse) -> DaemonStatus:
         uptime_s=message.uptime_s,
         sensors=tuple(_sensor(each) for each in message.sensors),
         pipelines=tuple(_pipeline(each) for each in message.pipelines),
-        workers=tuple(as_dataclass(WorkerStatus, each) for each in message.workers),
+        workers=tuple(_worker(each) for each in message.workers),
         sinks=tuple(
             SinkStatus(kind=sink.kind, where=sink.where, counts=dict(sink.counts))
             for sink in message.sinks
@@ -70,6 +78,19 @@ def recording_message(recording: RecordingStatus) -> control.Recording:
 def recording_of(message: control.Recording) -> RecordingStatus:
     """Inverse of `recording_message`."""
     return as_dataclass(RecordingStatus, message)
+
+
+def _worker_message(status: WorkerStatus) -> control.WorkerState:
+    message = as_message(control.WorkerState, replace(status, preparing=None))
+    if status.preparing:
+        message.preparing.CopyFrom(as_message(control.Preparing, status.preparing))
+    return message
+
+
+def _worker(message: control.WorkerState) -> WorkerStatus:
+    status = as_dataclass(WorkerStatus, message)
+    named = as_dataclass(Preparing, message.preparing) if message.HasField("preparing") else None
+    return replace(status, preparing=named)
 
 
 def _sensor_message(status: SensorStatus) -> control.SensorState:

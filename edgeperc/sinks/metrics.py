@@ -204,6 +204,14 @@ def _workers(workers: Iterable[WorkerStatus]) -> Iterator[Metric]:
     yield _gauge("edgeperc_worker_resident_memory_bytes", "Its memory", rss, label)
     beats = {(each.name,): each.beat_s for each in all_of}
     yield _gauge("edgeperc_worker_silence_seconds", "Since it made progress", beats, label)
+    doing = {
+        (each.name, what.model, what.network, str(what.number), str(what.count)): what.seconds
+        for each in all_of
+        if (what := each.preparing)
+    }
+    text = "How long a process has been loading a network, or building its engine"
+    named = ("worker", "model", "network", "number", "count")
+    yield _gauge("edgeperc_worker_preparing_seconds", text, doing, named)
 
 
 def _sinks(sinks: Iterable[SinkStatus]) -> Iterator[Metric]:

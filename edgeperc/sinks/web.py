@@ -241,7 +241,9 @@ class Web:
         status = self._history.status
         state = status.state if status else "starting"
         well = state in ("serving", "degraded") or self._daemon is None
-        return web.json_response({"state": state}, status=200 if well else 503)
+        doing = [str(each.preparing) for each in status.workers if each.preparing] if status else []
+        said = {"state": state, **({"preparing": doing} if doing else {})}
+        return web.json_response(said, status=200 if well else 503)
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         """A page's connection."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,9 +22,12 @@ from edgeperc.steering.channel import Channel
 from edgeperc.steering.process import Status
 from edgeperc.supervise.feed import Feed
 from edgeperc.supervise.link import Link
+from edgeperc.supervise.preparing import announcing
 
 _STATUS_EVERY_S = 0.5
 _PAUSE_S = 0.05
+_GRACE_S = 2.0
+"""How long it has to close mirror and camera once the daemon is gone."""
 
 
 class Child:
@@ -46,7 +51,8 @@ class Child:
         clock = self._clock
         priority = take_priority(plan.app.search.priority)  # the network's threads inherit it
         try:
-            self._parts = build(plan, clock=clock, hints=self, emit=self._emit, see=self._see)
+            with announcing(plan.model(plan.app.search.gaze).card, self._say):
+                self._parts = build(plan, clock=clock, hints=self, emit=self._emit, see=self._see)
             self._parts.loop.open()
         except EdgepercError as error:  # a device that is away is none, a wrong setting is
             self._say("failed", (type(error).__name__, str(error), error.hint))
@@ -142,10 +148,20 @@ def take_priority(wanted: int) -> str:
         return "priority: normal; neither real time nor a better nice value is permitted"
 
 
+def _guard(fd: int) -> None:
+    """End with the daemon, also while a network is loaded or its engine built."""
+    poll = select.poll()
+    poll.register(fd, 0)  # hanging up is told unasked
+    poll.poll()
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
 def main() -> None:
     """Serve the daemon at the other end of the inherited socket."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     channel, pictures = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    threading.Thread(target=_guard, args=(pictures.fileno(),), name="guard", daemon=True).start()
     feed = Feed()
     feed.add(Link(pictures))
     Child(Channel(channel), feed).main()

@@ -30,11 +30,11 @@ from edgeperc.steering.lease import MirrorLease
 from edgeperc.supervise import link as links
 from edgeperc.supervise.feed import Inlet
 from edgeperc.supervise.memory import own_memory
-from edgeperc.supervise.totals import pipeline_total, sensor_total
+from edgeperc.supervise.preparing import Doing
+from edgeperc.supervise.totals import NOTHING, pipeline_total, sensor_total
 
 log = logging.getLogger("edgeperc")
 
-READY_S = 60.0
 _RESTART_S = 2.0
 _STOP_S = 0.6
 _POLL_MS = 100
@@ -54,12 +54,18 @@ class ProcessSearch:
     """Runs a plan's search in a child process, and starts it anew if that dies.
 
     plan: as the daemon loaded it. anchor: a sensor time and the monotonic time that it stands for.
-    met: once the search has ended, when each slot was due and how late it was, in ns. Raises what
-    keeps the child from getting ready: ConfigError, ModelError.
+    wait: until the child is ready; else `load` does. met: once the search has ended, when each slot
+    was due and how late it was, in ns. Raises what keeps the child from getting ready: ConfigError,
+    ModelError.
     """
 
     def __init__(
-        self, plan: Any, *, hints: frozenset[str], anchor: Callable[[], tuple[int, int]]
+        self,
+        plan: Any,
+        *,
+        hints: frozenset[str],
+        anchor: Callable[[], tuple[int, int]],
+        wait: bool = True,
     ) -> None:
         self.hints = hints
         self._plan = plan
@@ -72,7 +78,11 @@ class ProcessSearch:
         self._is_shown = False
         self._state: WorkerState = "starting"
         self._heard_s = time.monotonic()
-        self._status: Status
+        gaze = PipelineStatus(
+            name=plan.app.search.gaze, model=ModelRef(name=""), meter=NOTHING, error=""
+        )
+        self._status = Status(sensors=(), pipeline=gaze, refs=())
+        self._doing: Doing | None = None
         self._before: Status | None = None
         self.met: tuple[tuple[int, int], ...] = ()
         self._gaze: Gaze | None = None
@@ -82,7 +92,28 @@ class ProcessSearch:
             gaze=lambda: self._gaze,
             is_here=lambda: self._state == "running",
         )
-        self._start()
+        self._begin()
+        if wait:
+            self.load()
+
+    def load(self) -> None:
+        """Wait until the child has loaded everything. Raises what keeps it from that."""
+        try:
+            status = self._first_status()
+        except BaseException:
+            self._process.kill()
+            self._reap()
+            raise
+        with self._told:
+            if self._restarts:
+                self._before = _total(self._status, self._before)
+            self._status = status
+
+    def discard(self) -> None:
+        """End a child that was never sent off."""
+        self._stopping.set()
+        self._process.kill()
+        self._reap()
 
     def run(
         self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None = None
@@ -103,6 +134,7 @@ class ProcessSearch:
                 self._state = "ended"
                 return
             self._state, self._gaze = "restarting", None
+            self._doing = None
             log.warning("the search's process died (%s); starting it again", self._crash)
             self._restarts += 1
             if not self._come_back():
@@ -135,6 +167,7 @@ class ProcessSearch:
             rss_bytes=own_memory(self._process.pid) if alive else 0,
             beat_s=time.monotonic() - self._heard_s,
             error="" if alive else self._crash,
+            preparing=self._doing.status(self._process.pid) if self._doing else None,
         )
 
     def stop(self) -> None:
@@ -184,12 +217,17 @@ class ProcessSearch:
             try:
                 self._start()
             except EdgepercError as error:  # a file that was taken away may be put back
-                self._crash = str(error)
+                self._crash, self._state, self._doing = str(error), "restarting", None
             else:
                 return True
         return False
 
     def _start(self) -> None:
+        self._state = "starting"
+        self._begin()
+        self.load()
+
+    def _begin(self) -> None:
         self._channel, theirs = pair()
         self._pictures, theirs_too = links.pair()
         with theirs, theirs_too:
@@ -200,33 +238,29 @@ class ProcessSearch:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is for the daemon alone
             )
-        try:
-            self._send("plan", self._plan)
-            status = self._first_status()
-        except BaseException:
-            self._process.kill()
-            self._reap()
-            raise
-        with self._told:
-            if self._restarts:
-                self._before = _total(self._status, self._before)
-            self._status = status
+        self._send("plan", self._plan)
 
     def _first_status(self) -> Status:
         """Wait until the child has loaded everything. Raises what it raised."""
-        deadline_s = time.monotonic() + READY_S
+        patience_s = self._plan.app.supervise.start_s
+        deadline_s = time.monotonic() + patience_s
         while time.monotonic() < deadline_s:
+            if self._stopping.is_set():
+                raise ModelError("the search is not wanted any more")
             try:
                 messages = list(self._messages())
             except (EOFError, BrokenPipeError):
                 raise ModelError(f"the search's process died: {self._last_words()}") from None
             for kind, content in messages:
                 if kind == "status" and isinstance(content, Status):
+                    self._doing = None
                     return content
+                if kind == "preparing":
+                    self._doing = Doing(*content)
                 if kind == "failed":
                     name, message, hint = content
                     raise getattr(errors, name, EdgepercError)(message, hint=hint)
-        raise ModelError(f"the search's process was not ready within {READY_S:g} s")
+        raise ModelError(f"the search's process was not ready within {patience_s:g} s (start_s)")
 
     def _listen(self, emit: Callable[[Result], None]) -> bool:
         """Hand on what the child says; True if it ended as it should."""

@@ -47,7 +47,8 @@ def open_daemon(plan: Plan) -> SupervisedDaemon:
 
 
 class SupervisedDaemon(LocalDaemon):
-    """One run, its plan, and whatever becomes of both. Raises ConfigError for a sink.
+    """One run, its plan, and whatever becomes of both. Loads the models, and opens the sinks: those
+    that answer somebody before that. Raises ConfigError or ModelError.
 
     on_reload, on_reloaded: called around each change, whether it succeeds or not.
     """
@@ -62,9 +63,11 @@ class SupervisedDaemon(LocalDaemon):
         self._trouble = ""
         self._toml = read_text(plan.app_path)
         self._sinks = Sinks(self, add=run.add, remove=run.remove)
+        self.bind(run)
+        self._sinks.become(self._sinks.prepare(plan, early=True))  # they tell how it gets on
+        run.load()
         sinks = self._sinks.prepare(plan, models=run.refs, trackers=run.trackers)
         self._sinks.become(sinks)
-        self.bind(run)
 
     def errors(self) -> tuple[str, ...]:
         """What the run suffers from, and what was wrong with the last change."""

@@ -15,6 +15,7 @@ from edgeperc.supervise.child import Child
 from edgeperc.supervise.feed import Feed
 from edgeperc.supervise.link import Link
 from edgeperc.supervise.orders import PipelineOrder, Prompted, Ready, Report
+from edgeperc.supervise.preparing import announcing
 from edgeperc.supervise.remote_sessions import RemoteSessions
 from edgeperc.supervise.ring_sensor import RingSensor, Source, Unchecked
 from edgeperc.tracker import Tracker
@@ -34,7 +35,8 @@ class PipelineWorker:
         child = self._child
         order: PipelineOrder = child.wait_for("order")
         try:
-            pipeline = open_pipeline(order.plan, order.name)
+            with announcing(order.plan.model(order.name).card, child.say):
+                pipeline = open_pipeline(order.plan, order.name)
         except EdgepercError as error:
             child.fail(error)
         child.say("ready", Ready(ref=pipeline.ref, prompted=self._prompted(pipeline.model)))

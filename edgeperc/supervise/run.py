@@ -1,6 +1,7 @@
 """A run in several processes: one for each sensor and each pipeline, sinks and all else here.
 
-    run = SupervisedRun(plan)       # loads the models; raises what is wrong with them
+    run = SupervisedRun(plan)       # its processes begin to load the models
+    run.load()                      # raises what is wrong with them
     run.start()
     while not run.wait(0.2): print(run.workers())
     run.stop()
@@ -46,9 +47,9 @@ _POLL_S = 0.2
 
 
 class SupervisedRun:
-    """A plan's workers and its search. Sinks are added once it stands: they ask what is there.
+    """A plan's workers and its search, which begin to load at once. Sinks are added from outside.
 
-    Raises ConfigError or ModelError before anything starts.
+    Raises ConfigError for a plan that cannot be.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -67,15 +68,24 @@ class SupervisedRun:
         self._stopped = threading.Event()
         self._sensors: dict[str, Worker] = {}
         self._pipelines: dict[str, Worker] = {}
-        change = self._begin_change(plan)
+        self._is_loaded = False
+        self._coming: tuple[Worker, ...] = ()
+        self._first = self._begin_change(plan)
+        self._sensors, self._pipelines = self._first.sensors, self._first.pipelines
+        self._search = self._open_search(plan)
+
+    def load(self) -> None:
+        """Wait until all models are loaded. Raises what keeps one from that; then all has ended."""
+        if self._is_loaded:
+            return
         try:
-            self._search = self._open_search(plan)
-            change.await_ready()
+            self._first.await_ready()
+            if self._search:
+                self._search.load()
         except BaseException:
-            change.discard()
             self.stop()
             raise
-        self._sensors, self._pipelines = change.sensors, change.pipelines
+        self._is_loaded = True
 
     @property
     def refs(self) -> tuple[ModelRef, ...]:
@@ -98,7 +108,8 @@ class SupervisedRun:
         return tuple(self._trackers[worker] for worker in pipelines if worker in self._trackers)
 
     def start(self) -> None:
-        """Send the workers off: sensors are opened now."""
+        """Send the workers off, once they are loaded: sensors are opened now."""
+        self.load()
         self._clock.origin()
         for worker in (*self._pipelines.values(), *self._sensors.values()):
             worker.go()
@@ -111,11 +122,14 @@ class SupervisedRun:
         """
         check_names(plan)
         change = self._begin_change(plan)
+        self._coming = tuple(change.fresh)
         try:
             change.await_ready()
         except BaseException:
             change.discard()
             raise
+        finally:
+            self._coming = ()
         return change
 
     def become(self, change: Change) -> None:
@@ -171,6 +185,8 @@ class SupervisedRun:
         for thread in self._threads():
             thread.join(max(0.0, deadline_s - time.monotonic()))
         _end([*self._sensors.values(), *self._pipelines.values()], within_s=0.0)
+        if self._search and not self._search_thread:
+            self._search.discard()
         with self._lock:
             for link in self._taps.values():
                 link.close()
@@ -188,10 +204,12 @@ class SupervisedRun:
         return (*own, *(self._search.pipelines() if self._search else ()))
 
     def workers(self) -> tuple[WorkerStatus, ...]:
-        """Each process that does the work."""
+        """Each process that does the work, and those that are to take its place."""
         workers = (*self._sensors.values(), *self._pipelines.values())
         search = (self._search.worker(),) if self._search else ()
-        return (*(worker.status() for worker in workers), *search)
+        taken = {worker.name for worker in workers}
+        coming = (_successor(worker.status(), taken) for worker in self._coming)
+        return (*(worker.status() for worker in workers), *search, *coming)
 
     def sinks(self) -> tuple[SinkStatus, ...]:
         """What the ways out count, those that do."""
@@ -332,7 +350,8 @@ class SupervisedRun:
         if plan.app.search is None:
             return None
         anchor = self._clock.origin if own_time(plan) else host_clock().origin
-        return ProcessSearch(plan, hints=frozenset(plan.app.search.hints), anchor=anchor)
+        hints = frozenset(plan.app.search.hints)
+        return ProcessSearch(plan, hints=hints, anchor=anchor, wait=False)
 
     def _start_search(self) -> None:
         if self._search:
@@ -348,15 +367,21 @@ class SupervisedRun:
             old.stop()
             thread.join()
         try:
-            self._search = self._open_search(plan)
+            self._search = self._loaded_search(plan)
         except EdgepercError:
-            self._search = self._open_search(self._plan)
+            self._search = self._loaded_search(self._plan)
             raise
         finally:
             if old and self._search:
                 self._search.follow(old)
             self._start_search()
             self._tap()
+
+    def _loaded_search(self, plan: Plan) -> ProcessSearch | None:
+        self._search = search = self._open_search(plan)
+        if search:
+            search.load()
+        return search
 
     def _run_search(self, search: ProcessSearch) -> None:
         """Search to the end. Where the search ends by itself, all does."""
@@ -549,6 +574,11 @@ def _sensor_status(name: str, worker: Worker) -> SensorStatus:
         status.state = "lost"
         status.error = f"sensor '{name}': its process died: {worker.error}"
     return status
+
+
+def _successor(status: WorkerStatus, taken: set[str]) -> WorkerStatus:
+    """Of one that is not at work yet: its name is not that of the one that is."""
+    return replace(status, name=f"{status.name} (next)") if status.name in taken else status
 
 
 def _ref(worker: Worker) -> ModelRef:

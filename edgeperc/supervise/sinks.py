@@ -42,7 +42,8 @@ class _Wish:
     """What a sink is made of. number: of its table in the app, from 1.
 
     given: what of the plan it asks for, beside the inventory and the daemon. port: that it listens
-    at; "" where it does not, or takes any.
+    at; "" where it does not, or takes any. answers: whether it listens, and stays when the app
+    changes.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class _Wish:
     table: dict[str, Any]
     given: dict[str, Any]
     port: str
+    answers: bool
 
     def suits(self, other: _Wish, sink: Sink) -> bool:
         """Whether a sink that is open by `other` will do."""
@@ -85,14 +87,25 @@ class Sinks:
         self._open: list[_Open] = []
 
     def prepare(
-        self, plan: Plan, *, models: tuple[ModelRef, ...], trackers: Sequence[RemoteTracker]
+        self,
+        plan: Plan,
+        *,
+        models: tuple[ModelRef, ...] = (),
+        trackers: Sequence[RemoteTracker] = (),
+        early: bool = False,
     ) -> SinkChange:
-        """Open what is new in `plan`. Raises ConfigError; then all is as it was before."""
+        """Open what is new in `plan`. Raises ConfigError; then all is as it was before.
+
+        early: the models are not loaded yet, so only those that answer somebody, and learn later
+        what there is.
+        """
         change = SinkChange(plan, tuple(trackers))
         change.before = self.inventory.sources, self.inventory.models
         change.left = list(self._open)
         wishes = []
         for wish in _wishes(plan, trackers):
+            if early and not wish.answers:
+                continue
             there = next((each for each in change.left if wish.suits(*each)), None)
             if there:
                 change.left.remove(there)
@@ -162,21 +175,27 @@ def _wishes(plan: Plan, trackers: Sequence[RemoteTracker]) -> list[_Wish]:
     offers = {"plan": plan, "trackers": tuple(trackers)}
     wishes = []
     for number, table in enumerate(plan.app.sinks, start=1):
-        takes = _takes(plan, table)
+        sink = _sink(plan, table)
+        takes = _takes(sink)
         given = {name: value for name, value in offers.items() if name in takes}
         port = str({**takes, **table}.get("listen", "")).rpartition(":")[2]
-        wishes.append(_Wish(plan, number, table, given, port if port != "0" else ""))
+        answers = "listen" in takes and (not given or hasattr(sink, "adapt"))
+        wishes.append(_Wish(plan, number, table, given, port if port != "0" else "", answers))
     return wishes
 
 
 def _elsewhere(wish: _Wish) -> dict[str, Any]:
     """The table of a sink that listens at any free port."""
-    host = str({**_takes(wish.plan, wish.table), **wish.table}["listen"]).rpartition(":")[0]
+    host = str({**_takes(_sink(wish.plan, wish.table)), **wish.table}["listen"]).rpartition(":")[0]
     return {**wish.table, "listen": f"{host}:0"}
 
 
-def _takes(plan: Plan, table: Mapping[str, Any]) -> dict[str, Any]:
-    """What the constructor of a sink takes, and what that is if left out. Raises ConfigError."""
+def _sink(plan: Plan, table: Mapping[str, Any]) -> Callable[..., Any]:
+    """The constructor of a sink. Raises ConfigError."""
     where, folder = f"{plan.app_where} [[sinks]] kind", plan.app_path.parent
-    sink = plugin.resolve(str(table.get("kind")), kind="sink", where=where, folder=folder)
+    return plugin.resolve(str(table.get("kind")), kind="sink", where=where, folder=folder)
+
+
+def _takes(sink: Callable[..., Any]) -> dict[str, Any]:
+    """What a constructor takes, and what that is if left out."""
     return {name: each.default for name, each in signature(sink).parameters.items()}

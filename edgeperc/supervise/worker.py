@@ -24,12 +24,13 @@ from typing import Any, Literal, Protocol
 
 from edgeperc import errors
 from edgeperc.config import SuperviseTable
-from edgeperc.control import WorkerState, WorkerStatus
+from edgeperc.control import Preparing, WorkerState, WorkerStatus
 from edgeperc.errors import EdgepercError, ModelError
 from edgeperc.supervise.feed import Inlet, Told
 from edgeperc.supervise.link import pair
 from edgeperc.supervise.memory import own_memory
 from edgeperc.supervise.orders import Ready, Report
+from edgeperc.supervise.preparing import Doing, building_late
 from edgeperc.supervise.totals import total
 
 log = logging.getLogger("edgeperc")
@@ -98,6 +99,7 @@ class Worker:
         self._progress_s = time.monotonic()
         self._attended_s: float | None = None
         self._rss_bytes = 0
+        self._doing: Doing | None = None
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
 
     def begin(self) -> None:
@@ -180,7 +182,15 @@ class Worker:
             rss_bytes=self._rss_bytes if alive else 0,
             beat_s=time.monotonic() - self._progress_s,
             error=self.error,
+            preparing=self._preparing(process.pid) if alive and process else None,
         )
+
+    def _preparing(self, pid: int) -> Preparing | None:
+        if self._doing:
+            return self._doing.status(pid)
+        if self.kind == "pipeline" and self.is_up and not self.has_answered and self.made.ref:
+            return building_late(self.made.ref.name, pid)
+        return None
 
     def _live(self) -> None:
         deaths, backoff_s = 0, MIN_BACKOFF_S
@@ -260,7 +270,7 @@ class Worker:
         self._state = "starting"
         self._heard_s = self._begun_s = self._progress_s = self._rss_s = time.monotonic()
         self._reported_s, self._busy_s = self._begun_s, 0.0
-        self._settled_bytes = 0
+        self._settled_bytes, self._doing = 0, None
         self.send("order", self.order)
 
     def _hear(self, kind: str, content: Any) -> None:
@@ -273,8 +283,10 @@ class Worker:
                 self._busy_s = 0.0
             self.report = content
             self._reported_s = time.monotonic()
+        elif kind == "preparing":
+            self._doing = Doing(*content)
         elif kind == "ready":
-            self.made = content
+            self.made, self._doing = content, None
             self._owner.ready(self)
             with self._lock:
                 self._is_ready = True
@@ -315,7 +327,7 @@ class Worker:
         if silent_s > limits.hang_s:
             return f"hung: it said nothing for {silent_s:.1f} s (hang_s)"
         patience_s = limits.hang_s if self.report.progress else limits.start_s
-        if self._busy_s > patience_s:
+        if self._busy_s > limits.start_s or (self._busy_s > patience_s and not self._builds):
             return f"hung: it was at one packet for {self._busy_s:.1f} s (hang_s)"
         if now_s - self._rss_s > _RSS_EVERY_S and self._process:
             self._rss_s = now_s
@@ -324,6 +336,11 @@ class Worker:
             if 0 < limits.max_rss_mib < self._rss_bytes >> 20:
                 return f"grew to {self._rss_bytes >> 20} MiB (max_rss_mib)"
         return ""
+
+    @property
+    def _builds(self) -> bool:
+        """Whether it builds an engine."""
+        return bool(self._process and building_late("", self._process.pid))
 
     def _watch_growth(self, now_s: float) -> None:
         """Say it when a worker has grown by half, and each time again, since it had settled."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as edgeperc_dot_v1_dot_perception__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64geperc/v1/control.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"\x12\n\x10GetStatusRequest\"\xe2\x04\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32$.edgeperc.v1.GetStatusResponse.State\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12)\n\x07sensors\x18\x05 \x03(\x0b\x32\x18.edgeperc.v1.SensorState\x12-\n\tpipelines\x18\x06 \x03(\x0b\x32\x1a.edgeperc.v1.PipelineState\x12)\n\x07workers\x18\x07 \x03(\x0b\x32\x18.edgeperc.v1.WorkerState\x12)\n\trecording\x18\x08 \x01(\x0b\x32\x16.edgeperc.v1.Recording\x12\x0e\n\x06\x65rrors\x18\t \x03(\t\x12\r\n\x05notes\x18\n \x03(\t\x12\x15\n\rloaded_models\x18\x0b \x03(\t\x12<\n\x07refused\x18\x0c \x03(\x0b\x32+.edgeperc.v1.GetStatusResponse.RefusedEntry\x12%\n\x05sinks\x18\r \x03(\x0b\x32\x16.edgeperc.v1.SinkState\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"m\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_SERVING\x10\x02\x12\x12\n\x0eSTATE_DEGRADED\x10\x03\x12\x12\n\x0eSTATE_STOPPING\x10\x04\"\x8b\x01\n\tSinkState\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x32\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\".edgeperc.v1.SinkState.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x87\x01\n\x0bSensorState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07packets\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\x12\r\n\x05moves\x18\x08 \x01(\x04\"\xcc\x01\n\rPipelineState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\x0f\n\x07results\x18\x03 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12\x0f\n\x07rate_hz\x18\x06 \x01(\x01\x12\'\n\x06stages\x18\x07 \x03(\x0b\x32\x17.edgeperc.v1.StageTimes\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0c\n\x04note\x18\t \x01(\t\";\n\nStageTimes\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\"{\n\x0bWorkerState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x11\n\trss_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x62\x65\x61t_s\x18\x06 \x01(\x01\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x99\x01\n\tRecording\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x10\n\x08messages\x18\x06 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\x04\x12\r\n\x05\x66iles\x18\x08 \x01(\r\x12\r\n\x05\x65rror\x18\t \x01(\t\"\x12\n\x10GetConfigRequest\"=\n\x11GetConfigResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04toml\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"%\n\x15ValidateConfigRequest\x12\x0c\n\x04toml\x18\x01 \x01(\t\"\x18\n\x16ValidateConfigResponse\"0\n\x12\x41pplyConfigRequest\x12\x0c\n\x04toml\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"#\n\x13\x41pplyConfigResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\" \n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11LoadModelResponse\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"%\n\x15StartRecordingRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x16StartRecordingResponse\x12)\n\trecording\x18\x01 \x01(\x0b\x32\x16.edgeperc.v1.Recording\"\x16\n\x14StopRecordingRequest\"B\n\x15StopRecordingResponse\x12)\n\trecording\x18\x01 \x01(\x0b\x32\x16.edgeperc.v1.Recording2\xa6\x05\n\x0e\x43ontrolService\x12J\n\tGetStatus\x12\x1d.edgeperc.v1.GetStatusRequest\x1a\x1e.edgeperc.v1.GetStatusResponse\x12J\n\tGetConfig\x12\x1d.edgeperc.v1.GetConfigRequest\x1a\x1e.edgeperc.v1.GetConfigResponse\x12Y\n\x0eValidateConfig\x12\".edgeperc.v1.ValidateConfigRequest\x1a#.edgeperc.v1.ValidateConfigResponse\x12P\n\x0b\x41pplyConfig\x12\x1f.edgeperc.v1.ApplyConfigRequest\x1a .edgeperc.v1.ApplyConfigResponse\x12J\n\tLoadModel\x12\x1d.edgeperc.v1.LoadModelRequest\x1a\x1e.edgeperc.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.edgeperc.v1.UnloadModelRequest\x1a .edgeperc.v1.UnloadModelResponse\x12Y\n\x0eStartRecording\x12\".edgeperc.v1.StartRecordingRequest\x1a#.edgeperc.v1.StartRecordingResponse\x12V\n\rStopRecording\x12!.edgeperc.v1.StopRecordingRequest\x1a\".edgeperc.v1.StopRecordingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64geperc/v1/control.proto\x12\x0b\x65\x64geperc.v1\x1a\x1c\x65\x64geperc/v1/perception.proto\"\x12\n\x10GetStatusRequest\"\xe2\x04\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x33\n\x05state\x18\x03 \x01(\x0e\x32$.edgeperc.v1.GetStatusResponse.State\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12)\n\x07sensors\x18\x05 \x03(\x0b\x32\x18.edgeperc.v1.SensorState\x12-\n\tpipelines\x18\x06 \x03(\x0b\x32\x1a.edgeperc.v1.PipelineState\x12)\n\x07workers\x18\x07 \x03(\x0b\x32\x18.edgeperc.v1.WorkerState\x12)\n\trecording\x18\x08 \x01(\x0b\x32\x16.edgeperc.v1.Recording\x12\x0e\n\x06\x65rrors\x18\t \x03(\t\x12\r\n\x05notes\x18\n \x03(\t\x12\x15\n\rloaded_models\x18\x0b \x03(\t\x12<\n\x07refused\x18\x0c \x03(\x0b\x32+.edgeperc.v1.GetStatusResponse.RefusedEntry\x12%\n\x05sinks\x18\r \x03(\x0b\x32\x16.edgeperc.v1.SinkState\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"m\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x11\n\rSTATE_SERVING\x10\x02\x12\x12\n\x0eSTATE_DEGRADED\x10\x03\x12\x12\n\x0eSTATE_STOPPING\x10\x04\"\x8b\x01\n\tSinkState\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\x12\x32\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\".edgeperc.v1.SinkState.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x87\x01\n\x0bSensorState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07packets\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x0e\n\x06\x66rames\x18\x05 \x01(\x04\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\x12\r\n\x05moves\x18\x08 \x01(\x04\"\xcc\x01\n\rPipelineState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05model\x18\x02 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\x12\x0f\n\x07results\x18\x03 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12\x0f\n\x07rate_hz\x18\x06 \x01(\x01\x12\'\n\x06stages\x18\x07 \x03(\x0b\x32\x17.edgeperc.v1.StageTimes\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0c\n\x04note\x18\t \x01(\t\";\n\nStageTimes\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\"\xa6\x01\n\x0bWorkerState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x10\n\x08restarts\x18\x04 \x01(\r\x12\x11\n\trss_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x62\x65\x61t_s\x18\x06 \x01(\x01\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12)\n\tpreparing\x18\x08 \x01(\x0b\x32\x16.edgeperc.v1.Preparing\"j\n\tPreparing\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\"\x99\x01\n\tRecording\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07running\x18\x03 \x01(\x08\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x10\n\x08messages\x18\x06 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\x04\x12\r\n\x05\x66iles\x18\x08 \x01(\r\x12\r\n\x05\x65rror\x18\t \x01(\t\"\x12\n\x10GetConfigRequest\"=\n\x11GetConfigResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04toml\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"%\n\x15ValidateConfigRequest\x12\x0c\n\x04toml\x18\x01 \x01(\t\"\x18\n\x16ValidateConfigResponse\"0\n\x12\x41pplyConfigRequest\x12\x0c\n\x04toml\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"#\n\x13\x41pplyConfigResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\" \n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11LoadModelResponse\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.edgeperc.v1.ModelRef\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"%\n\x15StartRecordingRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x16StartRecordingResponse\x12)\n\trecording\x18\x01 \x01(\x0b\x32\x16.edgeperc.v1.Recording\"\x16\n\x14StopRecordingRequest\"B\n\x15StopRecordingResponse\x12)\n\trecording\x18\x01 \x01(\x0b\x32\x16.edgeperc.v1.Recording2\xa6\x05\n\x0e\x43ontrolService\x12J\n\tGetStatus\x12\x1d.edgeperc.v1.GetStatusRequest\x1a\x1e.edgeperc.v1.GetStatusResponse\x12J\n\tGetConfig\x12\x1d.edgeperc.v1.GetConfigRequest\x1a\x1e.edgeperc.v1.GetConfigResponse\x12Y\n\x0eValidateConfig\x12\".edgeperc.v1.ValidateConfigRequest\x1a#.edgeperc.v1.ValidateConfigResponse\x12P\n\x0b\x41pplyConfig\x12\x1f.edgeperc.v1.ApplyConfigRequest\x1a .edgeperc.v1.ApplyConfigResponse\x12J\n\tLoadModel\x12\x1d.edgeperc.v1.LoadModelRequest\x1a\x1e.edgeperc.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.edgeperc.v1.UnloadModelRequest\x1a .edgeperc.v1.UnloadModelResponse\x12Y\n\x0eStartRecording\x12\".edgeperc.v1.StartRecordingRequest\x1a#.edgeperc.v1.StartRecordingResponse\x12V\n\rStopRecording\x12!.edgeperc.v1.StopRecordingRequest\x1a\".edgeperc.v1.StopRecordingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,38 +54,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIPELINESTATE']._serialized_end=1190
   _globals['_STAGETIMES']._serialized_start=1192
   _globals['_STAGETIMES']._serialized_end=1251
-  _globals['_WORKERSTATE']._serialized_start=1253
-  _globals['_WORKERSTATE']._serialized_end=1376
-  _globals['_RECORDING']._serialized_start=1379
-  _globals['_RECORDING']._serialized_end=1532
-  _globals['_GETCONFIGREQUEST']._serialized_start=1534
-  _globals['_GETCONFIGREQUEST']._serialized_end=1552
-  _globals['_GETCONFIGRESPONSE']._serialized_start=1554
-  _globals['_GETCONFIGRESPONSE']._serialized_end=1615
-  _globals['_VALIDATECONFIGREQUEST']._serialized_start=1617
-  _globals['_VALIDATECONFIGREQUEST']._serialized_end=1654
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=1656
-  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1680
-  _globals['_APPLYCONFIGREQUEST']._serialized_start=1682
-  _globals['_APPLYCONFIGREQUEST']._serialized_end=1730
-  _globals['_APPLYCONFIGRESPONSE']._serialized_start=1732
-  _globals['_APPLYCONFIGRESPONSE']._serialized_end=1767
-  _globals['_LOADMODELREQUEST']._serialized_start=1769
-  _globals['_LOADMODELREQUEST']._serialized_end=1801
-  _globals['_LOADMODELRESPONSE']._serialized_start=1803
-  _globals['_LOADMODELRESPONSE']._serialized_end=1860
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1862
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1896
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1898
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1919
-  _globals['_STARTRECORDINGREQUEST']._serialized_start=1921
-  _globals['_STARTRECORDINGREQUEST']._serialized_end=1958
-  _globals['_STARTRECORDINGRESPONSE']._serialized_start=1960
-  _globals['_STARTRECORDINGRESPONSE']._serialized_end=2027
-  _globals['_STOPRECORDINGREQUEST']._serialized_start=2029
-  _globals['_STOPRECORDINGREQUEST']._serialized_end=2051
-  _globals['_STOPRECORDINGRESPONSE']._serialized_start=2053
-  _globals['_STOPRECORDINGRESPONSE']._serialized_end=2119
-  _globals['_CONTROLSERVICE']._serialized_start=2122
-  _globals['_CONTROLSERVICE']._serialized_end=2800
+  _globals['_WORKERSTATE']._serialized_start=1254
+  _globals['_WORKERSTATE']._serialized_end=1420
+  _globals['_PREPARING']._serialized_start=1422
+  _globals['_PREPARING']._serialized_end=1528
+  _globals['_RECORDING']._serialized_start=1531
+  _globals['_RECORDING']._serialized_end=1684
+  _globals['_GETCONFIGREQUEST']._serialized_start=1686
+  _globals['_GETCONFIGREQUEST']._serialized_end=1704
+  _globals['_GETCONFIGRESPONSE']._serialized_start=1706
+  _globals['_GETCONFIGRESPONSE']._serialized_end=1767
+  _globals['_VALIDATECONFIGREQUEST']._serialized_start=1769
+  _globals['_VALIDATECONFIGREQUEST']._serialized_end=1806
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_start=1808
+  _globals['_VALIDATECONFIGRESPONSE']._serialized_end=1832
+  _globals['_APPLYCONFIGREQUEST']._serialized_start=1834
+  _globals['_APPLYCONFIGREQUEST']._serialized_end=1882
+  _globals['_APPLYCONFIGRESPONSE']._serialized_start=1884
+  _globals['_APPLYCONFIGRESPONSE']._serialized_end=1919
+  _globals['_LOADMODELREQUEST']._serialized_start=1921
+  _globals['_LOADMODELREQUEST']._serialized_end=1953
+  _globals['_LOADMODELRESPONSE']._serialized_start=1955
+  _globals['_LOADMODELRESPONSE']._serialized_end=2012
+  _globals['_UNLOADMODELREQUEST']._serialized_start=2014
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2048
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2050
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2071
+  _globals['_STARTRECORDINGREQUEST']._serialized_start=2073
+  _globals['_STARTRECORDINGREQUEST']._serialized_end=2110
+  _globals['_STARTRECORDINGRESPONSE']._serialized_start=2112
+  _globals['_STARTRECORDINGRESPONSE']._serialized_end=2179
+  _globals['_STOPRECORDINGREQUEST']._serialized_start=2181
+  _globals['_STOPRECORDINGREQUEST']._serialized_end=2203
+  _globals['_STOPRECORDINGRESPONSE']._serialized_start=2205
+  _globals['_STOPRECORDINGRESPONSE']._serialized_end=2271
+  _globals['_CONTROLSERVICE']._serialized_start=2274
+  _globals['_CONTROLSERVICE']._serialized_end=2952
 # @@protoc_insertion_point(module_scope)

@@ -131,7 +131,7 @@ class StageTimes(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ...) -> None: ...
 
 class WorkerState(_message.Message):
-    __slots__ = ("name", "state", "pid", "restarts", "rss_bytes", "beat_s", "error")
+    __slots__ = ("name", "state", "pid", "restarts", "rss_bytes", "beat_s", "error", "preparing")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class WorkerState(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     BEAT_S_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    PREPARING_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     pid: int
@@ -146,7 +147,24 @@ class WorkerState(_message.Message):
     rss_bytes: int
     beat_s: float
     error: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., beat_s: _Optional[float] = ..., error: _Optional[str] = ...) -> None: ...
+    preparing: Preparing
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., beat_s: _Optional[float] = ..., error: _Optional[str] = ..., preparing: _Optional[_Union[Preparing, _Mapping]] = ...) -> None: ...
+
+class Preparing(_message.Message):
+    __slots__ = ("model", "network", "number", "count", "seconds", "bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    network: str
+    number: int
+    count: int
+    seconds: float
+    bytes: int
+    def __init__(self, model: _Optional[str] = ..., network: _Optional[str] = ..., number: _Optional[int] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class Recording(_message.Message):
     __slots__ = ("name", "path", "running", "seconds", "bytes", "messages", "dropped", "files", "error")
