@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PEERS := spikingjelly==0.0.0.0.14 mobilesam-mirror==1.0.0
 ROS_KILTED := rclpy==9.1.2 rmw-fastrtps-cpp==9.3.3 rmw-implementation==3.0.4 common-interfaces==5.5.1
 ROS_JAZZY := rclpy==7.1.6 rmw-fastrtps-cpp==8.4.3 rmw-implementation==2.15.6 common-interfaces==5.3.6
+FOXGLOVE := @mcap/core@2.2.2 @mcap/support@1.1.0 @foxglove/rosmsg@5.0.5 @foxglove/rosmsg2-serialization@3.1.0
 
-.PHONY: demo setup setup-peers setup-ros test test-all fuzz lint bench openvino proto lock-jetson clean
+.PHONY: demo setup setup-peers setup-ros setup-foxglove test test-all fuzz lint bench openvino proto lock-jetson clean
 
 demo: $(VENV)/.runtime  ## install, then segment the built-in digital twin live
 	@echo "look from a second terminal: $(BIN)/edgeperc watch"
@@ -23,6 +24,9 @@ setup-ros:  ## genuine ROS 2, third-party wheels on PyPI, that slow tests talk w
 	.venv-ros/kilted/bin/python -m pip install --quiet $(ROS_KILTED:%=ros-kilted-%)
 	$(PYTHON) -m venv .venv-ros/jazzy
 	.venv-ros/jazzy/bin/python -m pip install --quiet $(ROS_JAZZY:%=ros-jazzy-%)
+
+setup-foxglove:  ## Foxglove's libraries from npm, that a slow test reads recordings with
+	npm install --silent --no-audit --no-fund --prefix .venv-foxglove $(FOXGLOVE)
 
 test test-all: export PYTHONDONTWRITEBYTECODE =  # they start hundreds of processes
 
