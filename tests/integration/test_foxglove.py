@@ -21,7 +21,6 @@ from edgeperc.recording.recorder import Recorder
 from edgeperc.result import Result
 from edgeperc.ros.codec import deserialize
 from edgeperc.ros.messages import time_of
-
 from tests.test_recorder import ABOUT, frame, packet
 from tests.test_ros_messages import ITEMS
 
