@@ -12,7 +12,7 @@ from edgeperc.bench import fault_recordings, faults
 from edgeperc.bench.fault_parts import two_pipelines
 from edgeperc.bench.faults import FAULTS, Fault
 from edgeperc.bench.figures import Figures
-from edgeperc.bench.victim import FaultError, Victim, descendants
+from edgeperc.bench.victim import FaultError, ImpossibleError, Victim, descendants
 from edgeperc.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def test_an_outcome_that_does_not_come_is_a_fault_that_was_not_survived(
         raise FaultError("it died")
 
     def impossible(_: Path) -> float:
-        raise fault_recordings.ImpossibleError("needs root")
+        raise ImpossibleError("needs root")
 
     made = (
         Fault("a", "goes on", lambda _: 1.5),
@@ -81,6 +81,6 @@ def test_a_victim_is_seen_from_outside(tmp_path: Path) -> None:
 def test_every_fault_is_survived(fault: Fault, tmp_path: Path) -> None:
     try:
         fault.do(tmp_path)
-    except fault_recordings.ImpossibleError as error:
+    except ImpossibleError as error:
         pytest.skip(f"{fault.name}: {error}")
     assert not fault_recordings.corrupt

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeperc.bench.fault_parts import APP, HURT, two_pipelines
-from edgeperc.bench.victim import FaultError
+from edgeperc.bench.victim import FaultError, ImpossibleError
 from edgeperc.errors import EdgepercError
 
 Do = Callable[[Path], float | None]
@@ -26,10 +26,6 @@ DISK_MB = 8
 KILLS = 5
 corrupt: list[str] = []
 """Recordings of this process's faults that could not be read."""
-
-
-class ImpossibleError(Exception):
-    """This machine does not allow it."""
 
 
 def disk_full(folder: Path) -> None:

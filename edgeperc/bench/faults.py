@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeperc.bench import fault_clients, fault_parts, fault_recordings
+from edgeperc.bench import fault_clients, fault_clock, fault_parts, fault_recordings
 from edgeperc.bench.figures import Figures
-from edgeperc.bench.victim import FaultError
+from edgeperc.bench.victim import FaultError, ImpossibleError
 from edgeperc.errors import ConfigError, EdgepercError
 
 
@@ -33,7 +33,7 @@ class Fault:
 
 FAULTS = tuple(
     Fault(name, demanded, do)
-    for part in (fault_parts, fault_clients, fault_recordings)
+    for part in (fault_parts, fault_clock, fault_clients, fault_recordings)
     for name, demanded, do in part.FAULTS
 )
 
@@ -55,7 +55,7 @@ def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] =
         with tempfile.TemporaryDirectory(prefix="edgeperc-fault-") as folder:
             try:
                 seconds = fault.do(Path(folder))
-            except fault_recordings.ImpossibleError as error:
+            except ImpossibleError as error:
                 rows.append(_row(fault, f"not tried: {error}"))
                 continue
             except (FaultError, EdgepercError, OSError) as error:

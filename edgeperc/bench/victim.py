@@ -37,6 +37,10 @@ class FaultError(Exception):
     """What should have happened did not."""
 
 
+class ImpossibleError(Exception):
+    """This machine does not allow it."""
+
+
 class Victim:
     """`edgeperc serve` of an app, with a client that counts results by pipeline's model.
 
