@@ -306,9 +306,16 @@ class Client:
         answer = self._ask(self._control.ApplyConfig, request, timeout_s=SLOW_S)
         return str(answer.etag)
 
-    def start_recording(self, name: str = "") -> RecordingStatus:
-        """Record all sensors and results into a new file on the daemon's disk."""
-        request = control.StartRecordingRequest(name=name)
+    def start_recording(
+        self, name: str = "", *, max_mb: float = 0.0, max_minutes: float = 0.0
+    ) -> RecordingStatus:
+        """Record all sensors and results into a new file on the daemon's disk.
+
+        max_mb, max_minutes: then it goes on in a new, numbered file; 0 is never.
+        """
+        request = control.StartRecordingRequest(
+            name=name, max_bytes=round(max_mb * 1e6), max_seconds=60 * max_minutes
+        )
         return recording_of(self._ask(self._control.StartRecording, request).recording)
 
     def stop_recording(self) -> RecordingStatus:

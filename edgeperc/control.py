@@ -186,9 +186,12 @@ class Daemon(Protocol):
         etag: of what the change was based on. Raises ConfigError, ControlError ("conflict").
         """
 
-    def start_recording(self, name: str = "") -> RecordingStatus:
+    def start_recording(
+        self, name: str = "", *, max_bytes: int = 0, max_s: float = 0.0
+    ) -> RecordingStatus:
         """Record all sensors and results into a new file. name: a plain file name, or "" for the
-        time of day. Raises ControlError.
+        time of day. max_bytes, max_s: then it goes on in a further one; 0 is never. Raises
+        ControlError.
         """
 
     def stop_recording(self) -> RecordingStatus:

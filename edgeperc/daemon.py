@@ -90,11 +90,13 @@ class LocalDaemon:
         """Refused."""
         raise ControlError(_ALONE)
 
-    def start_recording(self, name: str = "") -> RecordingStatus:
+    def start_recording(
+        self, name: str = "", *, max_bytes: int = 0, max_s: float = 0.0
+    ) -> RecordingStatus:
         """See Daemon."""
         if self._recordings is None:
             raise ControlError("there is nothing to record yet")
-        return self._recordings.start(name)
+        return self._recordings.start(name, max_bytes=max_bytes, max_s=max_s)
 
     def stop_recording(self) -> RecordingStatus:
         """See Daemon."""

@@ -34,7 +34,7 @@ class FakeDaemon:
         self.toml = toml
         return self.app()
 
-    def start_recording(self, name=""):
+    def start_recording(self, name="", **limits):
         return RecordingStatus(name=name, path="/tmp/x.mcap", running=True)
 
     def stop_recording(self):

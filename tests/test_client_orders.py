@@ -80,6 +80,7 @@ class Daemon:
 
     def __init__(self) -> None:
         self.toml, self.recording = APP, ""
+        self.limits = (0, 0.0)
 
     def status(self) -> DaemonStatus:
         return STATUS
@@ -98,7 +99,10 @@ class Daemon:
         self.toml = toml
         return self.app()
 
-    def start_recording(self, name: str = "") -> RecordingStatus:
+    def start_recording(
+        self, name: str = "", *, max_bytes: int = 0, max_s: float = 0.0
+    ) -> RecordingStatus:
+        self.limits = (max_bytes, max_s)
         if self.recording:
             raise ControlError("a recording runs", why="taken")
         if "/" in name:
@@ -155,8 +159,9 @@ def test_the_app_is_read_changed_and_refused_where_somebody_was_faster(
     client.validate(APP)
 
 
-def test_recordings_begin_and_end_and_say_what_they_hold(client: Client) -> None:
-    assert client.start_recording("one").running
+def test_recordings_begin_and_end_and_say_what_they_hold(client: Client, daemon: Daemon) -> None:
+    assert client.start_recording("one", max_mb=1.5, max_minutes=2).running
+    assert daemon.limits == (1_500_000, 120.0)
     with pytest.raises(ConfigError, match="a recording runs"):
         client.start_recording()
     ended = client.stop_recording()

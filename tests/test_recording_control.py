@@ -102,6 +102,19 @@ def test_a_recording_begins_and_ends(tmp_path: Path) -> None:
     recordings.stop()
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_bytes": 999_999}, {"max_bytes": -1}, {"max_s": 0.5}, {"max_s": -1.0}]
+    + [{"max_s": float(odd)} for odd in ("nan", "inf")],
+)
+def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limits: dict[str, Any]) -> None:
+    recordings = Recordings(lambda: PLAN, FakeRun(), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ControlError, match="must be at least") as error:
+        recordings.start("a", **limits)
+    assert error.value.why == "range"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_who_start_at_once_get_one_recording(tmp_path: Path) -> None:
     recordings = Recordings(lambda: PLAN, FakeRun(), tmp_path)  # type: ignore[arg-type]
     came: list[Any] = []

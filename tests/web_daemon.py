@@ -78,7 +78,7 @@ class FakeControl:
     def app(self) -> AppText:
         return AppText(name="street", toml="", etag="1")
 
-    def start_recording(self, name: str = "") -> RecordingStatus:
+    def start_recording(self, name: str = "", **limits: float) -> RecordingStatus:
         self.orders.append("start")
         if not self.can_record:
             raise ControlError("the disk is full", hint="delete something")

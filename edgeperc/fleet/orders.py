@@ -112,7 +112,11 @@ def _apply(request: Any, daemon: Daemon) -> Message:
 
 def _start(request: Any, daemon: Daemon) -> Message:
     return pb.StartRecordingResponse(
-        recording=recording_message(daemon.start_recording(request.name))
+        recording=recording_message(
+            daemon.start_recording(
+                request.name, max_bytes=request.max_bytes, max_s=request.max_seconds
+            )
+        )
     )
 
 

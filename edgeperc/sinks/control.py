@@ -101,7 +101,9 @@ class Control(control_grpc.ControlServiceServicer):  # type: ignore[misc]
     ) -> control.StartRecordingResponse:
         """Record into a new file."""
         with answered(context, _RECORDING):
-            begun = self._known_daemon().start_recording(request.name)
+            begun = self._known_daemon().start_recording(
+                request.name, max_bytes=request.max_bytes, max_s=request.max_seconds
+            )
         return control.StartRecordingResponse(recording=recording_message(begun))
 
     def StopRecording(  # noqa: N802

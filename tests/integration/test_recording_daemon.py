@@ -172,6 +172,28 @@ def test_begun_over_grpc_and_ended_by_the_page(served: Served) -> None:
     assert recorded_plan(path).rig.sensors["dvs"]["driver"] == "replay"
 
 
+def test_the_files_that_were_asked_for(served: Served) -> None:
+    with served.client() as client:
+        with pytest.raises(ConfigError, match="max_bytes is 1000, must be at least 1000000"):
+            client.start_recording("small", max_mb=0.001)
+        client.start_recording("parts", max_mb=1, max_minutes=60)
+        until(lambda: (now := client.status().recording) and now.files > 2)
+        ended = client.stop_recording()
+    folder = served.home / "recordings"
+    files = sorted(folder.glob("parts*"))
+    assert len(files) == ended.files
+    assert Path(ended.path) == files[-1]
+    assert not list(folder.glob("small*"))
+    seqs: list[int] = []
+    for file in files:
+        assert repair(file).was_whole
+        assert file.stat().st_size < 3_000_000
+        assert head(file).files["app.toml"]
+        seqs += [each.stamp.seq for each in items(file) if isinstance(each, Events)]
+    assert seqs == sorted(set(seqs))
+    assert seqs[-1] - seqs[0] + 1 - len(seqs) <= ended.dropped
+
+
 def test_begun_by_the_page_and_ended_over_grpc(served: Served) -> None:
     begun = served.order(on=True)
     assert begun["ok"]

@@ -249,10 +249,14 @@ class UnloadModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StartRecordingRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "max_bytes", "max_seconds")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    max_bytes: int
+    max_seconds: float
+    def __init__(self, name: _Optional[str] = ..., max_bytes: _Optional[int] = ..., max_seconds: _Optional[float] = ...) -> None: ...
 
 class StartRecordingResponse(_message.Message):
     __slots__ = ("recording",)

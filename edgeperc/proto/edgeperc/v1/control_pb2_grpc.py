@@ -134,7 +134,8 @@ class ControlServiceServicer(object):
     def StartRecording(self, request, context):
         """Records all sensors and results into a new file.
 
-        INVALID_ARGUMENT: not a plain name. ALREADY_EXISTS: a recording runs, or the name is taken.
+        INVALID_ARGUMENT: not a plain name, or files too small. ALREADY_EXISTS: a recording runs, or the
+        name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
