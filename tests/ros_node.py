@@ -13,7 +13,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from edgeperc.control import DaemonStatus
 from edgeperc.packet import Frame, Stamp
@@ -31,7 +31,8 @@ def main():
     sink = Ros2(daemon=FakeDaemon(), backend="rclpy", domain_id=domain_id, lifecycle=True)
     rclpy.init(domain_id=domain_id)
     node = rclpy.create_node("peer")
-    labels, pictures = [], []
+    labels, pictures, lenses = [], [], []
+    node.create_subscription(CameraInfo, "/edgeperc/wide/camera_info", lenses.append, 5)
     node.create_subscription(Image, "/edgeperc/wide/net/labels", labels.append, 5)
     node.create_subscription(Image, "/edgeperc/wide/image_raw", pictures.append, 5)
 
@@ -64,7 +65,7 @@ def main():
     unasked = len(pictures)
     switch = Parameter("image", value=True).to_parameter_msg()
     answer = call(SetParameters, "set_parameters", SetParameters.Request(parameters=[switch]))
-    feed(20.0, lambda: pictures)
+    feed(20.0, lambda: pictures and lenses)
     sink.close()
     sink.close()
     told = {
@@ -74,6 +75,7 @@ def main():
         "unasked": unasked,
         "set": answer.results[0].successful,
         "pictures": len(pictures),
+        "lens": [[m.width, m.height, m.k[0], m.distortion_model] for m in lenses[-1:]],
         "data": bytes(pictures[-1].data).hex() if pictures else "",
     }
     print(json.dumps(told), flush=True)

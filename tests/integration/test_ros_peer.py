@@ -13,15 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeperc.calibration.intrinsics import Intrinsics
 from edgeperc.control import DaemonStatus
-from edgeperc.packet import Stamp
+from edgeperc.packet import Frame, Stamp
 from edgeperc.result import LabelMap, ModelRef
+from edgeperc.ros.camera_info import Cameras
 from edgeperc.ros.codec import type_hash
 from edgeperc.sinks.ros2 import Ros2
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
 LABELS = np.random.default_rng(2).integers(0, 9, (37, 53), np.uint8)
+LENS = Intrinsics(
+    model="plumb_bob",
+    width_px=53,
+    height_px=37,
+    matrix=(50.0, 0.0, 26.0, 0.0, 50.0, 18.0, 0.0, 0.0, 1.0),
+    distortion=(0.25, -0.5),
+)
 pytestmark = pytest.mark.slow
 
 
@@ -49,7 +58,8 @@ def domain():
 
 def test_genuine_node_reads_what_we_write_without_ros(ros, domain):
     pytest.importorskip("cyclonedds")
-    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain)
+    sink = Ros2(daemon=FakeDaemon(), backend="dds", domain_id=domain, image=True)
+    sink._cameras = Cameras({"wide": LENS})
     done = threading.Event()
 
     def feed():
@@ -58,6 +68,7 @@ def test_genuine_node_reads_what_we_write_without_ros(ros, domain):
             stamp = Stamp(source="wide", seq=0, start_ns=now, end_ns=now)
             model = ModelRef(name="net")
             sink.write(LabelMap(stamp=stamp, labels=LABELS, classes=("a",), model=model))
+            sink.take(Frame(stamp=stamp, image=LABELS))
 
     feeder = threading.Thread(target=feed)
     feeder.start()
@@ -81,6 +92,8 @@ def test_genuine_node_reads_what_we_write_without_ros(ros, domain):
         assert (frame_id, width, height) == ("wide", 53, 37)
         assert base64.b64decode(data) == LABELS.tobytes()
     assert len(told["images"]) == 2
+    k, d, p = list(LENS.matrix), list(LENS.distortion), list(LENS.projection)
+    assert told["lens"] == [["wide", 53, 37, "plumb_bob", d, k, p]]
 
 
 def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters(ros, domain):
@@ -108,3 +121,4 @@ def test_managed_node_of_rclpy_is_silent_until_activated_and_takes_parameters(ro
     assert told["labels"]
     assert told["set"]
     assert bytes.fromhex(told["data"]) == bytes([7] * 20)
+    assert told["lens"] == [[5, 4, 0.0, ""]]
