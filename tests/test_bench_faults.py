@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeperc.bench import fault_recordings, faults
+from edgeperc.bench import fault_recordings, faults, soak
 from edgeperc.bench.fault_parts import two_pipelines
 from edgeperc.bench.faults import FAULTS, Fault
 from edgeperc.bench.figures import Figures
@@ -63,6 +63,31 @@ def test_a_daemon_that_does_not_start_is_said_with_its_words(tmp_path: Path) -> 
         Victim('rig = "nowhere"\n', tmp_path),
     ):
         pass
+
+
+def test_a_soak_comes_after_the_faults_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def hurt(_: Path) -> None:
+        order.append("fault")
+
+    def alone(folder: Path, seconds: float, figures: Figures) -> soak.Soaked:
+        order.append(f"alone for {seconds:g} s")
+        return soak.Soaked(rss_bytes=[100, 100, 100, 100, 103], missed=2, results={"a": 5})
+
+    monkeypatch.setattr(faults, "FAULTS", (Fault("a", "goes on", hurt),))
+    monkeypatch.setattr(soak, "soak", alone)
+    figures = Figures()
+    faults.measure(figures)
+    assert "soak_growth" not in figures.metrics
+    figures = Figures()
+    faults.measure(figures, soak_s=90.0)
+    assert order == ["fault", "fault", "alone for 90 s"]
+    assert figures.metrics["soak_growth"] == pytest.approx(0.03)
+    assert figures.metrics["soak_missed_beats"] == 2
+    assert figures.metrics["faults_survived"] == 1
 
 
 @pytest.mark.slow

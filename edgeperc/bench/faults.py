@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeperc.bench import fault_clients, fault_clock, fault_parts, fault_recordings
+from edgeperc.bench import fault_clients, fault_clock, fault_parts, fault_recordings, soak
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.victim import FaultError, ImpossibleError
 from edgeperc.errors import ConfigError, EdgepercError
@@ -38,10 +38,16 @@ FAULTS = tuple(
 )
 
 
-def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] = ()) -> None:
+def measure(
+    figures: Figures,
+    _recording: object = None,
+    only: tuple[str, ...] = (),
+    soak_s: float | None = None,
+) -> None:
     """Add faults_injected, faults_survived, recordings_corrupt, and a table of them all.
 
-    only: names of faults; all if empty. Raises ConfigError for one that is not known.
+    only: names of faults; all if empty. soak_s: leave a daemon alone for so long after that, and
+    add soak_growth and soak_missed_beats. Raises ConfigError for a fault that is not known.
     """
     names = [fault.name for fault in FAULTS]
     for name in only:
@@ -72,6 +78,8 @@ def measure(figures: Figures, _recording: object = None, only: tuple[str, ...] =
         "recordings_corrupt", len(fault_recordings.corrupt), "recordings that could not be read"
     )
     figures.tables.append(("Faults", rows))
+    if soak_s is not None:
+        soak.measure(figures, seconds=soak_s)
 
 
 def _row(fault: Fault, outcome: str, after: str = "") -> dict[str, str]:

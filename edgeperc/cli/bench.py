@@ -52,7 +52,11 @@ def bench(
     ] = False,
     seconds: Annotated[
         float | None,
-        typer.Option(min=1.0, help="search --realtime: each run, 60 by default; soak: 1800."),
+        typer.Option(
+            min=1.0,
+            help="search --realtime: each run, 60 by default; soak: 1800; faults: then also leave "
+            "a daemon alone for so long, for soak_growth.",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -161,7 +165,8 @@ def _own_settings(
         return {"settings": _fusion_accuracy(folder, seeds)}
     if suite == "soak":
         return {"seconds": seconds}
-    return {"only": tuple(only)} if suite in ("fusion", "faults") and only else {}
+    given = {"only": tuple(only)} if suite in ("fusion", "faults") and only else {}
+    return {**given, "soak_s": seconds} if suite == "faults" and seconds else given
 
 
 def _accuracy(
