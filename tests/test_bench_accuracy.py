@@ -71,7 +71,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         folder=tmp_path / "cells",
         only=(ONE,),
         seeds=2,
-        pictures=6,
+        pictures=4,
     )
 
 
@@ -103,7 +103,7 @@ def test_a_figure_is_what_its_cells_scored(settings: Settings) -> None:
         "w6a6 real",
         "w6a6 real decoder4 outliers focus",
     }
-    assert "12 objects" in " ".join(figures.notes)
+    assert "8 objects" in " ".join(figures.notes)
 
 
 def test_seeds_draw_other_pictures_and_score_on_the_same(settings: Settings) -> None:
@@ -115,7 +115,7 @@ def test_seeds_draw_other_pictures_and_score_on_the_same(settings: Settings) -> 
     assert first["of"]["pictures"] == second["of"]["pictures"]
     assert all(name.startswith("test") for name in first["of"]["pictures"])
     train = bench_accuracy_cells.shelves(settings.data, "train")
-    drawn = [[each.name for each in bench_accuracy_cells.some(train, 6, seed)] for seed in (0, 1)]
+    drawn = [[each.name for each in bench_accuracy_cells.some(train, 4, seed)] for seed in (0, 1)]
     assert sorted(drawn[0]) != sorted(drawn[1])
     assert all(name.startswith("train") for name in drawn[0])
 
@@ -147,7 +147,7 @@ def test_cells_of_other_pictures_or_weights_are_filled_anew(settings: Settings) 
     cell = Cell("w8a8")
     Book(settings).fill([cell])
     with pytest.raises(DataError, match="other weights or pictures"):
-        Book(replace(settings, pictures=4)).page(cell)
+        Book(replace(settings, pictures=6)).page(cell)
     state = torch.load(settings.weights, weights_only=True)
     state["net"]["no_mem_embed"] += 1
     torch.save(state, settings.weights)
@@ -252,7 +252,7 @@ def test_compress_measures_accuracy_where_it_has_weights(
     assert not [name for name in figures.metrics if name.startswith("w6a6")]
     with pytest.raises(ConfigError, match=f"'{ONE}' needs --weights FILE --data FOLDER"):
         compress.measure(Figures(), None, compress.Settings(only=(ONE,)))
-    call = ["bench", "compress", "--only", ONE, "--seeds", "1", "--pictures", "6"]
+    call = ["bench", "compress", "--only", ONE, "--seeds", "1", "--pictures", "4"]
     places = {"--weights": settings.weights, "--data": settings.data, "--networks": settings.folder}
     call += [str(part) for pair in places.items() for part in pair]
     out = CliRunner().invoke(app, [*call, "--json", str(tmp_path / "a.json")])

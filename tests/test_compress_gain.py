@@ -86,7 +86,14 @@ def test_rescaled_norms_err_less(bits, least_gain):
         assert high < (least_gain if weight_bits else 0.5 * least_gain)
 
 
-@pytest.mark.parametrize(("kind", "spread"), [("flat", 1.0), ("middling", 3.0), ("peaked", 12.0)])
+@pytest.mark.parametrize(
+    ("kind", "spread"),
+    [
+        ("flat", 1.0),
+        ("peaked", 12.0),
+        pytest.param("middling", 3.0, marks=pytest.mark.slow),
+    ],
+)
 def test_grids_of_shares(kind, spread):
     """Relative squared error of the sum of values at 4 bits, attention of 196 tokens."""
     grids = {

@@ -24,6 +24,8 @@ GOLDEN = DATA / "golden" / "sltnet_ddd17_davis346.npz"
 OFFICIAL = {n: DATA / "models" / f"sltnet_{n}_official.pth" for n in ("ddd17", "dsec")}
 needs_data = pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN.name} is not here")
 
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -92,7 +94,7 @@ def test_another_threshold_is_folded_too() -> None:
     assert difference(net, fold(net), grids()) < 1e-4
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_pruning_keeps_the_function_of_a_live_network(seed: int) -> None:
     folded = fold(trained(seed))
     pruned, removed = prune(folded)
@@ -108,7 +110,7 @@ def kill(bn: nn.Module, channels: slice | list[int] = slice(None)) -> None:
     bn.bias[channels] = 1e-40
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_dead_is_found_removed_and_not_missed(seed: int) -> None:
     net = trained(seed, (2, 1, 1))
     lmsbs = {name: m for name, m in net.named_modules() if isinstance(m, LMSB)}
@@ -132,7 +134,7 @@ def test_what_is_dead_is_found_removed_and_not_missed(seed: int) -> None:
     assert difference(folded, pruned, grids()) < 1e-9
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_dead_channels_between_stages_are_removed_with_what_reads_them(seed: int) -> None:
     net = trained(seed, (0, 0, 0))
     kill(net.get_submodule("stage1.1.bn"), [3, 8, 9, 12])
@@ -149,7 +151,7 @@ def test_dead_channels_between_stages_are_removed_with_what_reads_them(seed: int
     assert count["stage2"] >= 4
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_silent_channel_that_makes_the_next_stage_fire_stays(seed: int) -> None:
     net = trained(seed, (0, 0, 0))
     kill(net.get_submodule("stage1.1.bn"), [8])

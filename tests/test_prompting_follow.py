@@ -118,10 +118,10 @@ def test_objects_are_followed_as_by_the_network_itself(
 def test_a_clear_prompt_is_remembered_by_the_first_mask_even_where_another_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("edgeperc.prompting.choose", "edgeperc.offline.nets.sam2_video"):
-        monkeypatch.setattr(f"{module}.STABLE", 1.1)  # no mask is stable
     net = tiny_sam2(1)
     session = VideoSession(exported(net, tmp_path / "m"), threads=1)
+    for module in ("edgeperc.prompting.choose", "edgeperc.offline.nets.sam2_video"):
+        monkeypatch.setattr(f"{module}.STABLE", 1.1)  # no mask is stable
     picture, prompt = film(1)[0], Prompt(box=(10, 5, 40, 45))
     wanted = TorchVideo(net).step(tensors(net, [picture])[0], {1: as_torch(prompt)})[1]
     assert wanted.object_logit > 0

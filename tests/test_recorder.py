@@ -287,7 +287,9 @@ def _readable(path: Path) -> list[Packet | Result]:
     return found
 
 
-@pytest.mark.parametrize("after_s", [0.3, 0.9, 1.4])
+@pytest.mark.parametrize(
+    "after_s", [0.9, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.3, 1.4))]
+)
 def test_a_killed_process_loses_its_last_moment_only(tmp_path: Path, after_s: float) -> None:
     path = tmp_path / "a.mcap"
     handed, killed_s = _killed(path, after_s + random.random() / 2)

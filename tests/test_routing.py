@@ -39,7 +39,13 @@ def network(window: int) -> tuple[Sam2, Bypass]:
     return net.requires_grad_(False), bypass.requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=SIZES.values(), ids=SIZES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(SIZES["padded"], id="padded"),
+        pytest.param(SIZES["unpadded"], id="unpadded", marks=pytest.mark.slow),
+    ],
+)
 def routed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ModelFolder, Routed]:
@@ -267,6 +273,6 @@ def test_the_card_decides_unless_asked(routed: tuple[ModelFolder, Routed]) -> No
 
 
 def test_without_its_files(tmp_path: Path) -> None:
-    plain = exported(network(2)[0], tmp_path / "plain")
+    plain = exported(tiny_sam2(1), tmp_path / "plain")
     with pytest.raises(ModelError, match="encoder_head"):
         VideoSession(plain, threads=1, efficient=Efficient(window_routing=True))

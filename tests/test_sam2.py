@@ -96,8 +96,15 @@ def film(frames: int) -> list[Tensor]:
     return [scene.roll(5 * index, 2) + 0.3 * torch.randn(3, 256, 256) for index in range(frames)]
 
 
-@pytest.mark.parametrize("corrections", ["refine", "restart"])
-@pytest.mark.parametrize(("version_21", "seed", "presence"), [(True, 0, 1.2), (False, 2, 0.55)])
+@pytest.mark.parametrize(
+    ("version_21", "seed", "presence", "corrections"),
+    [
+        (True, 0, 1.2, "refine"),
+        (False, 2, 0.55, "restart"),
+        pytest.param(True, 0, 1.2, "restart", marks=pytest.mark.slow),
+        pytest.param(False, 2, 0.55, "refine", marks=pytest.mark.slow),
+    ],
+)
 def test_a_video_is_followed_as_by_transformers(
     version_21: bool, seed: int, presence: float, corrections: Any
 ) -> None:

@@ -234,8 +234,22 @@ def test_labels_are_the_folded_networks(engine, folded, seed, density) -> None:
     assert (labels == expected_labels(folded, grid)).mean() >= 0.999
 
 
-@pytest.mark.parametrize(("width", "blocks"), [(8, (1, 0, 0)), (16, (0, 1, 2)), (24, (1, 1, 1))])
-@pytest.mark.parametrize("pruned", [False, True])
+@pytest.mark.parametrize(
+    ("width", "blocks", "pruned"),
+    [
+        (8, (1, 0, 0), True),
+        (16, (0, 1, 2), False),
+        (24, (1, 1, 1), True),
+        *(
+            pytest.param(*sizes, pruned, marks=pytest.mark.slow)
+            for sizes, pruned in (
+                ((8, (1, 0, 0)), False),
+                ((16, (0, 1, 2)), True),
+                ((24, (1, 1, 1)), False),
+            )
+        ),
+    ],
+)
 def test_networks_of_other_widths(tmp_path, width, blocks, pruned) -> None:
     net = random_network(1, width=width, blocks=blocks)
     with torch.no_grad():  # some neurons that never fire, for the pruner to find

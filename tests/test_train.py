@@ -13,10 +13,10 @@ from rich.console import Console
 from torch import nn
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline import train
+from edgeperc.offline import train, training_run
 from edgeperc.offline.datasets import TRAINING_STREETS, cached_twin
 from edgeperc.offline.nets.sltnet import SLTNet
-from edgeperc.offline.training_run import save_state
+from edgeperc.offline.training_run import TrainingRun, save_state
 
 TINY = train.Settings(
     width=8,
@@ -57,8 +57,14 @@ def weights(trained: train.Trained) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_reports_and_leaves_weights_that_load(tmp_path: Path, cache: Path) -> None:
-    trained, shown = run_in(tmp_path, cache)
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Trained, str]:
+    """A run from its start to its end, and what it said."""
+    return run_in(tmp_path_factory.mktemp("whole"), cache)
+
+
+def test_a_run_reports_and_leaves_weights_that_load(whole: tuple[train.Trained, str]) -> None:
+    trained, shown = whole
     assert "step 4: loss" in shown
     assert "mIoU" in shown
     assert 0 <= trained.scores.miou <= 1
@@ -67,9 +73,37 @@ def test_a_run_reports_and_leaves_weights_that_load(tmp_path: Path, cache: Path)
     SLTNet(6, width=8).load_state_dict(weights(trained), strict=True)
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cache: Path) -> None:
-    whole, _ = run_in(tmp_path / "whole", cache)
+class KilledError(BaseException):
+    """In place of the real thing, which would end pytest, too."""
 
+
+def test_a_run_that_ends_behind_a_checkpoint_goes_on_there(
+    tmp_path: Path,
+    cache: Path,
+    whole: tuple[train.Trained, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dying(state: object, path: Path) -> None:
+        save_state(state, path)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "save_state", dying)
+        with pytest.raises(KilledError):
+            run_in(tmp_path, cache)
+    steps, advance = list[int](), TrainingRun._advance
+    monkeypatch.setattr(
+        TrainingRun, "_advance", lambda run, loss: steps.append(run.step) or advance(run, loss)
+    )
+    resumed, _ = run_in(tmp_path, cache)
+    assert steps == list(range(2, 6))
+    torch.testing.assert_close(weights(resumed), weights(whole[0]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(
+    tmp_path: Path, cache: Path, whole: tuple[train.Trained, str]
+) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
     (folder / "cache").symlink_to(cache)
@@ -89,7 +123,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cache: Path) -> None:
     assert torch.load(checkpoint, weights_only=True)["step"] in (2, 4, 6)
 
     resumed, _ = run_in(folder, cache)
-    torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weights(resumed), weights(whole[0]), atol=1e-5, rtol=1e-5)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, cache: Path) -> None:

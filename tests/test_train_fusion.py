@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline import fusion_pairs, train_fusion
+from edgeperc.offline import fusion_pairs, train_fusion, training_run
 from edgeperc.offline.fusion_batches import Blind, Tensors, crops
 from edgeperc.offline.fusion_conditions import CONDITIONS, TRAINED
 from edgeperc.offline.nets.mambaseg import VARIANTS, MambaSeg
 from edgeperc.offline.samples import IGNORE, Sample
+from edgeperc.offline.training_run import TrainingRun, save_state
 from edgeperc.places import find_card
 
 TINY = train_fusion.Settings(
@@ -73,14 +74,55 @@ def weights(trained: train_fusion.Trained) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_reports_each_condition_and_goes_on_after_a_kill(tmp_path: Path, cache: Path) -> None:
-    whole, shown = run_in(tmp_path / "whole", cache)
+@pytest.fixture(scope="module")
+def ended(
+    cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[train_fusion.Trained, str]:
+    """A run from its start to its end, and what it said."""
+    return run_in(tmp_path_factory.mktemp("whole"), cache)
+
+
+class KilledError(BaseException):
+    """In place of the real thing, which would end pytest, too."""
+
+
+def test_a_run_reports_each_condition_and_goes_on_behind_a_checkpoint(
+    tmp_path: Path,
+    cache: Path,
+    ended: tuple[train_fusion.Trained, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, shown = ended
     assert "step 3: loss" in shown
     assert "night-glare (never trained on)" in shown
     assert list(whole.by_condition) == [*CONDITIONS, "all"]
     assert whole.by_condition["all"].pixels == 6 * 200 * 352
     MambaSeg(VARIANTS["mambaseg-nano"]).load_state_dict(weights(whole), strict=True)
 
+    def dying(state: object, path: Path) -> None:
+        save_state(state, path)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "save_state", dying)
+        with pytest.raises(KilledError):
+            run_in(tmp_path, cache)
+    steps, advance = list[int](), TrainingRun._advance
+    monkeypatch.setattr(
+        TrainingRun, "_advance", lambda run, loss: steps.append(run.step) or advance(run, loss)
+    )
+    resumed, _ = run_in(tmp_path, cache)
+    assert steps == list(range(2, 4))
+    torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-5, rtol=1e-5)
+
+    with pytest.raises(ConfigError, match="another seed or other settings"):
+        run_in(tmp_path, cache, settings=replace(TINY, blind=Blind(modality="frames")))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_a_kill(
+    tmp_path: Path, cache: Path, ended: tuple[train_fusion.Trained, str]
+) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
     (folder / "cache").symlink_to(cache)
@@ -100,10 +142,7 @@ def test_a_run_reports_each_condition_and_goes_on_after_a_kill(tmp_path: Path, c
     process.wait()
     assert torch.load(checkpoint, weights_only=True)["step"] in (2, 4)
     resumed, _ = run_in(folder, cache)
-    torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-5, rtol=1e-5)
-
-    with pytest.raises(ConfigError, match="another seed or other settings"):
-        run_in(folder, cache, settings=replace(TINY, blind=Blind(modality="frames")))
+    torch.testing.assert_close(weights(resumed), weights(ended[0]), atol=1e-5, rtol=1e-5)
 
 
 def test_the_truth_lies_on_the_networks_pixels(tensors: Tensors, sample: Sample) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +40,8 @@ TINY = Sam2Config(
     decoder_heads=4,
     iou_hidden=32,
 )
+KEPT = tempfile.TemporaryDirectory(prefix="edgeperc-tests-")
+"""Folders that `exported` wrote."""
 
 
 def tiny_sam2(seed: int = 0, *, presence: float = 0.5, **options: Any) -> Sam2:
@@ -96,10 +101,18 @@ def exported(
     open_memory: bool = False,
     **table: Any,
 ) -> ModelFolder:
-    """The model folder of a network. table: keys of [prompt]."""
-    export_network(
-        card_of(net, kind, **table), net, folder, storage=storage, open_memory=open_memory
-    )
+    """The model folder of a network. table: keys of [prompt]. Files are written once for all who
+    ask for the same, and copied.
+    """
+    card = card_of(net, kind, **table)
+    key = sha256(repr((card, net.config, storage, open_memory)).encode())
+    for name, values in net.state_dict().items():
+        key.update(name.encode() + values.numpy().tobytes())
+    kept = Path(KEPT.name) / key.hexdigest() / card.name
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        export_network(card, net, kept, storage=storage, open_memory=open_memory)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
     return places.find_model(str(folder))
 
 
