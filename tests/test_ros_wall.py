@@ -28,9 +28,10 @@ def test_time_that_begins_at_nought_begins_now():
 
 
 def test_offset_stays_though_the_wall_clock_is_set():
-    times = [NOW, NOW, NOW + 3600 * S]
-    clocks = Wall(wall_ns=lambda: times.pop(0), monotonic_ns=lambda: 50_000 * S)
+    wall_ns = [NOW]
+    clocks = Wall(wall_ns=lambda: wall_ns[0], monotonic_ns=lambda: 50_000 * S)
     first = clocks.offset_ns(at(0))
+    wall_ns[0] += 3600 * S
     assert clocks.offset_ns(at(30 * S)) == first == NOW
 
 
@@ -51,8 +52,24 @@ def test_a_recording_of_ours_keeps_the_offset_that_it_was_made_with():
 
 
 def test_two_sensors_of_one_clock_have_one_offset_and_the_host_another():
-    times = [NOW, NOW + 1, NOW + 2]
-    clocks = Wall(wall_ns=lambda: times.pop(0), monotonic_ns=lambda: 50_000 * S)
-    assert clocks.offset_ns(at(2 * S, "wide")) == clocks.offset_ns(at(3 * S, "dvs"))
+    wall_ns = [NOW]
+    clocks = Wall(wall_ns=lambda: wall_ns[0], monotonic_ns=lambda: 50_000 * S)
+    first = clocks.offset_ns(at(2 * S, "wide"))
+    wall_ns[0] += 1000
+    assert first == clocks.offset_ns(at(3 * S, "dvs")) == NOW - 2 * S
     assert clocks.offset_ns(at(50_001 * S, "live")) == NOW - 50_000 * S
-    assert clocks.offset_ns(at(4 * S, "wide")) == NOW + 1 - 2 * S
+    assert clocks.offset_ns(at(4 * S, "wide")) == first
+
+
+def test_live_cameras_go_by_the_wall_clock_that_was_set(caplog):
+    wall_s = [NOW // S]
+    clocks = Wall(wall_ns=lambda: wall_s[0] * S, monotonic_ns=lambda: 50_000 * S)
+    assert clocks.offset_ns(at(50_000 * S, "live")) == NOW - 50_000 * S
+    twin = clocks.offset_ns(at(7 * S, "twin"))
+    wall_s[0] += 86_400 * 365  # the first NTP answer on a board without a battery
+    assert clocks.offset_ns(at(50_000 * S, "live")) == wall_s[0] * S - 50_000 * S
+    assert clocks.offset_ns(at(8 * S, "twin")) == twin
+    assert clocks.host_ns == wall_s[0] * S - 50_000 * S
+    assert [record.getMessage() for record in caplog.records] == [
+        "the wall clock was set by +31536000.0 s; stamps go by it from now on"
+    ]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from edgeperc.errors import DataError
+from edgeperc.clock import ReplayClock
+from edgeperc.errors import ConfigError, DataError
 from edgeperc.packet import Events, Frame, Gaze, Packet, Stamp
+from edgeperc.plan import Plan
+from edgeperc.steering.build import build
 from edgeperc.steering.device import Device
+from edgeperc.steering.hints import TimedHints
 from edgeperc.steering.recorded import RecordedLooks, RecordedMirror
 
 
@@ -88,3 +94,11 @@ def test_the_mirror_takes_orders_and_stays_where_it_was() -> None:
     assert mirror.measured() == THERE
     with pytest.raises(ValueError, match="finite"):
         mirror.aim(Gaze(pan_rad=float("nan"), tilt_rad=0.0))
+
+
+def test_a_recording_is_not_steered_live() -> None:
+    plan = Plan.load("search")
+    sensors = {**plan.rig.sensors, "search": {"driver": "replay", "path": "drive.mcap"}}
+    plan = replace(plan, rig=msgspec.structs.replace(plan.rig, sensors=sensors))
+    with pytest.raises(ConfigError, match="'search' is a recording, and a search that is live"):
+        build(plan, clock=ReplayClock(), hints=TimedHints([], delay_ns=0), emit=lambda _: None)

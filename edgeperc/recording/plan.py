@@ -120,7 +120,8 @@ def recorded_plan(
 def search_note(recording: Path, plan: Plan) -> str:
     """What a person should know of how a recording's search is played by a plan of it; or ""."""
     of_file = head(recording)
-    if app_of(of_file).search is None and plan.app.search is None:
+    before = app_of(of_file).search if "app.json" in of_file.files else None
+    if before is None and plan.app.search is None:
         return ""
     if plan.app.search is None:
         return (
@@ -133,7 +134,7 @@ def search_note(recording: Path, plan: Plan) -> str:
             "no pictures through the mirror were recorded: they are simulated anew, and what is"
             " found in them is not what was found"
         )
-    if plan.changes or plan.app.search != app_of(of_file).search:
+    if plan.changes or plan.app.search != before:
         return "the search is another one, but the mirror goes where it went"
     if of_file.values.get("lossless") != "true":
         return (

@@ -132,6 +132,11 @@ def build(
             raise ConfigError(f"'{table.model}' gives no boxes, and a search looks for some")
     period_ns = round(1e9 / (table.rate_hz or DEFAULT_RATE_HZ))
     if plan.rig.sensors[table.input].get("driver") == "replay":
+        if not lossless:
+            raise ConfigError(
+                f"{where} input: '{table.input}' is a recording, and a search that is live steers",
+                hint="edgeperc replay RECORDING",
+            )
         shutter: Shutter | RecordedLooks = _recorded(plan, table.input, clock, period_ns)
     else:
         shutter = _shutter(plan, table.input, clock, period_ns, lossless=lossless)
