@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -30,6 +29,7 @@ from edgeperc.sinks.inference import Inference
 from edgeperc.sinks.models import LoadedModels
 from edgeperc.sinks.perception import SERVICE as PERCEPTION_SERVICE
 from edgeperc.sinks.perception import Perception
+from edgeperc.sinks.punctual import Pool, Punctual
 from edgeperc.sinks.searching import SERVICE as SEARCH_SERVICE
 from edgeperc.sinks.searching import Searching
 from edgeperc.sinks.security import (
@@ -53,8 +53,8 @@ STANDARD_STREAMS = 8  # health watches and reflection
 ASKING = 4  # calls at a time that run a network, and as many streams of them
 SCANS = 2  # by the mirror, at a time: one runs, one is refused
 SPARE_THREADS = 4  # never held by a stream, so that short calls always answer
-WAITING_CALLS = 64
-"""Calls that may wait for a thread; more are refused, so that a flood fills no memory."""
+MOST_CALLS = 2048
+"""Whatever becomes of them, no more are known at a time, so that a flood fills no memory."""
 
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -118,17 +118,19 @@ class Grpc:
         self._has_result = False
         threads = max_streams + self._tracking.most_threads
         threads += STANDARD_STREAMS + 2 * ASKING + SCANS + SPARE_THREADS
+        pool = Pool(threads, "grpc")
+        self._punctual = Punctual(pool)
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
-            interceptors=[self._guard],
+            pool,
+            interceptors=[self._punctual, self._guard],
             options=SERVER_OPTIONS,
-            maximum_concurrent_rpcs=threads + WAITING_CALLS,
+            maximum_concurrent_rpcs=threads + MOST_CALLS,
         )
         self._perception.add_to(self._server)
         tracking_grpc.add_TrackingServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._tracking, self._server
         )
-        Control(daemon, self._models, refused=lambda: self._guard.refused).add_to(self._server)
+        Control(daemon, self._models, refused=self._refused).add_to(self._server)
         self._searching.add_to(self._server)
         Inference(
             self._models,
@@ -141,6 +143,7 @@ class Grpc:
             Reflection(services, standard).add_to(self._server)
         self.address = f"{_bracketed(host)}:{_bind(self._server, host, port, credentials)}"
         self.where = f"edgeperc watch {self.address}"
+        self._punctual.start()
         self._server.start()
 
     @property
@@ -172,7 +175,7 @@ class Grpc:
 
     def counts(self) -> Mapping[str, int]:
         """Subscribers, results that they lost, and calls that were refused, by why."""
-        refused = {f"refused_{why}": count for why, count in self._guard.refused.items()}
+        refused = {f"refused_{why}": count for why, count in self._refused().items()}
         return {**self._perception.counts(), **refused}
 
     def close(self) -> None:
@@ -183,6 +186,11 @@ class Grpc:
         self._tracking.close()
         self._searching.close()
         stopped.wait()
+        self._punctual.close()
+
+    def _refused(self) -> dict[str, int]:
+        """Calls that were turned away, by status code's name."""
+        return {**self._guard.refused, **self._punctual.refused}
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
