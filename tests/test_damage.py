@@ -197,6 +197,16 @@ def test_the_byte_of_the_damage_is_named(written: Written, tmp_path: Path) -> No
             list(Replay(str(path)).packets())
 
 
+@pytest.mark.parametrize("time_s", ["nan", "inf", "-inf", "1e300"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_time_that_never_is_ends_a_text(time_s: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.txt"
+    path.write_text(f"0.1 1 1 1\n0.2 1 1 0\n{time_s} 1 1 1\n0.4 1 1 1\n")
+    columns, error = outcome(read_here(path))
+    assert columns[0].tolist() == [100_000, 200_000]
+    assert error
+
+
 @pytest.mark.parametrize("column", ["x", "t", "p"])
 def test_of_hdf5_the_chunks_before_a_damaged_one_are_read(
     column: str, scene: Any, written: Written, tmp_path: Path

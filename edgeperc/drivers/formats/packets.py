@@ -27,10 +27,12 @@ class Columns(NamedTuple):
 
 
 def events(t: Array, x: Array, y: Array, p: Array, size_px: tuple[int, int]) -> Events:
-    """Events as a decoder has them, any integer dtypes, t in µs. size_px: width and height.
+    """Events as a decoder has them, t of any number type, in µs. size_px: width and height.
 
     Coordinates beyond uint16 become 65535, which no sensor has, so that the validator sees them.
     """
+    if t.dtype.kind == "f":  # text may say nan or 1e300; as a time that never is, it is a fault
+        t = np.nan_to_num(t, nan=-_EVER_US).clip(-_EVER_US, _EVER_US)
     t = np.ascontiguousarray(t, np.int64)
     if t.size and (t.min() < -_EVER_US or t.max() > _EVER_US):
         t = t.clip(-_EVER_US, _EVER_US)  # so that differences do not overflow
