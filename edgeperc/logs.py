@@ -92,5 +92,5 @@ class Json(logging.Formatter):
 
 def _quoted(value: str | int) -> str:
     text = str(value)
-    is_plain = text and not any(mark in text for mark in ' "=\n\t\\')
+    is_plain = text.isprintable() and text and not any(mark in text for mark in ' "=\\')
     return text if is_plain else json.dumps(text, ensure_ascii=False)

@@ -21,6 +21,7 @@ from edgeperc.loading import loading
 from edgeperc.notify import Notify
 from edgeperc.pipeline import Run, Running
 from edgeperc.plan import Plan
+from edgeperc.screen import is_terminal, screen
 from edgeperc.supervise.daemon import SupervisedDaemon, open_daemon
 from edgeperc.table import run_table
 
@@ -44,7 +45,7 @@ def serve(
     elsewhere. Returns the ended run.
     Raises ConfigError or ModelError before anything starts.
     """
-    console = console or Console()
+    console = console or screen()
     plan = Plan.load(app, changes)
     daemon: SupervisedDaemon | None = None
     with loading(console):
@@ -54,7 +55,10 @@ def serve(
             daemon = open_daemon(plan)
             run = daemon.run
     notify = Notify()
-    with stop_signals() as stopping, _reloads(daemon, notify):  # before it is said that it runs
+    with (
+        stop_signals() as stopping,
+        _reloads(daemon, notify, stopping),
+    ):  # before it is said that it runs
         _announce(console, plan, run)
         errors = daemon.errors if daemon else None
         watch_run(
@@ -152,11 +156,19 @@ def _tell(notify: Notify, run: Running, errors: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _reloads(daemon: SupervisedDaemon | None, notify: Notify) -> Iterator[None]:
-    """SIGHUP reads the operator's files again, in a thread of its own."""
+def _reloads(
+    daemon: SupervisedDaemon | None, notify: Notify, stopping: threading.Event
+) -> Iterator[None]:
+    """SIGHUP reads the operator's files again, in a thread of its own.
+
+    That of a terminal which is closed ends the run, as Ctrl-C does.
+    """
+    had_terminal = is_terminal()
 
     def reload(*_: object) -> None:
-        if daemon is None:
+        if had_terminal and not is_terminal():
+            stopping.set()
+        elif daemon is None:
             log.warning("one process keeps its app to its end: SIGHUP changes nothing")
         else:
             threading.Thread(target=daemon.reload, name="reload", daemon=True).start()

@@ -14,6 +14,7 @@ from edgeperc.cli.root import AsJson, Seconds, app
 from edgeperc.cli.running import Changes
 from edgeperc.cli.say import fail_on, print_json
 from edgeperc.errors import ConfigError
+from edgeperc.screen import screen
 
 
 @app.command()
@@ -81,7 +82,7 @@ def record(
         topics=topic or (),
         inproc=inproc,
         lossless=lossless,
-        console=Console(stderr=as_json),
+        console=screen(stderr=as_json),
     )
     if as_json:
         print_json(asdict(status))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edgeperc import __version__
+from edgeperc import __version__, screen
 from edgeperc.cli.say import complain
 from edgeperc.errors import EdgepercError
 
@@ -64,6 +64,7 @@ def _verb(error: Exception) -> str:
 
 def main() -> None:
     """Run the command line; mistakes are one line and exit code 2, without a traceback."""
+    screen.prepare()
     try:
         code = app(standalone_mode=False)
     except EdgepercError as error:
@@ -78,4 +79,5 @@ def main() -> None:
             raise
         message = error.format_message()  # empty where the help was printed instead
         code = complain(message, f"see {_verb(error)} --help", 2) if message else 2
+    screen.settle()
     sys.exit(code if isinstance(code, int) else 0)
