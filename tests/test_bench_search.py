@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgeperc.bench import run, search
+from edgeperc.bench import run
 from edgeperc.bench.figures import Figures
-from edgeperc.bench.search import Settings, interval
+from edgeperc.bench.search import interval
+from edgeperc.bench.search_compare import SCENES, Settings, compare
 from edgeperc.cli import app
 from edgeperc.errors import ConfigError
 
@@ -46,21 +47,21 @@ def test_all_figures_are_written_with_their_intervals(written) -> None:
 
 def test_the_figures_are_of_the_runs(written) -> None:
     metrics, tables = written[0]["metrics"], written[0]["tables"]
-    rows = {row["scheduler"]: row for row in tables[f"base: {search.SCENES['base']}"]}
+    rows = {row["scheduler"]: row for row in tables[f"base: {SCENES['base']}"]}
     assert set(rows) == {"paper", "raster", "raster_region", "bayes", "oracle"}
     ttd_ratio = float(rows["bayes"]["TTD"]) / float(rows["paper"]["TTD"])
     assert metrics["base_ttd_ratio"] == pytest.approx(ttd_ratio, rel=0.02)
-    static = {row["scheduler"]: row for row in tables[f"static: {search.SCENES['static']}"]}
+    static = {row["scheduler"]: row for row in tables[f"static: {SCENES['static']}"]}
     share = float(static["bayes"]["1s"]) / float(static["bound"]["1s"])
     assert metrics["bound_share_1s"] == pytest.approx(share, rel=0.03)
     assert float(static["whole looks"]["0.25s"]) < float(static["bound"]["0.25s"])
-    bad = {row["scheduler"]: row for row in tables[f"bad_prior: {search.SCENES['bad_prior']}"]}
+    bad = {row["scheduler"]: row for row in tables[f"bad_prior: {SCENES['bad_prior']}"]}
     gain = float(bad["bayes"]["8s"]) - float(bad["raster"]["8s"])
     assert metrics["wrong_found8s_minus_raster"] == pytest.approx(gain, abs=0.011)
 
 
 def test_tables_of_all_scenes_are_printed(written) -> None:
-    for scene, title in search.SCENES.items():
+    for scene, title in SCENES.items():
         assert f"{scene}: {title}" in written[2]
     assert "raster_region" in written[2]
 
@@ -84,7 +85,7 @@ def test_the_interval_of_a_mean_is_that_of_a_mean() -> None:
 def test_processes_change_nothing() -> None:
     worlds = Settings(first_seed=3, last_seed=4)
     alone, spread = (
-        search.compare(("raster",), settings, lambda _: None, scenes=("bad_prior",))
+        compare(("raster",), settings, lambda _: None, scenes=("bad_prior",))
         for settings in (Settings(**{**vars_of(worlds), "processes": 1}), worlds)
     )
     for one, other in zip(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeperc.bench.search import Settings, compare
+from edgeperc.bench.search_compare import Settings, compare
 from edgeperc.bench.search_world import Conditions, World
 from edgeperc.search.bound import koopman, whole_looks
 from edgeperc.search.grid import Grid

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgeperc.bench.search import factory
+from edgeperc.bench.search_compare import factory
 from edgeperc.bench.search_world import (
     ROAD,
     SKY,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.bench.search import SCENES, Comparison, Settings
+from edgeperc.bench.search_compare import SCENES, Comparison, Settings
 from edgeperc.bench.search_world import FOUND_AT_S, SPAN_S, Outcome
 from edgeperc.errors import ConfigError
 

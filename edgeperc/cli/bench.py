@@ -143,7 +143,7 @@ def bench(
             raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for bench search")
         run(suite, json_file, recording=recording)
         return
-    from edgeperc.bench.search import Settings
+    from edgeperc.bench.search_compare import Settings
 
     run(suite, json_file, recording=recording, settings=Settings(**chosen))
 

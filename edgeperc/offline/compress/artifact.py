@@ -10,66 +10,27 @@ and renamed at the end. What the graphs are is in a module for each kind of netw
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeperc.config import ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.offline.compress import artifact_promptable, artifact_semantic
-from edgeperc.offline.compress.adapters import Sample, Subject
+from edgeperc.offline.compress import report
 from edgeperc.offline.compress.context import Context
+from edgeperc.offline.compress.kinds import Kind, kind_of
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import described
 from edgeperc.offline.compress.report_sites import stored_as
 from edgeperc.offline.compress.simulate import Simulated
 from edgeperc.offline.compress.written import AGREEMENT, Written
 from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
-from edgeperc.offline.nets.sam import Sam
-from edgeperc.offline.nets.sam2 import Sam2
-from edgeperc.offline.nets.sltnet_folded import FoldedSLTNet
 
 OPSET = 21
 MOVED = 1e-6
 """Share by which values move: a few roundings of float32."""
-
-
-class Kind(Protocol):
-    """What a kind of network is written as. TIMED: role of the file whose speed is reported.
-    MEASURE: of agreement, in words that a number follows.
-    """
-
-    TIMED: str
-    MEASURE: str
-
-    def card_of(self, ctx: Context, ledger: Ledger) -> ModelCard:
-        """The card, without files."""
-
-    def write_files(
-        self, ctx: Context, card: ModelCard, folder: Path, *, opset: int, wanted: float
-    ) -> Written:
-        """Write all files of the network, and hold them to it."""
-
-    def write_exact(
-        self, exact: nn.Module, folder: Path, samples: Sequence[Sample]
-    ) -> dict[str, int]:
-        """Write the network as it was before, and say how large its files are, by role."""
-
-    def alike(
-        self, exact: dict[str, Tensor], answer: dict[str, Tensor], sample: Sample
-    ) -> tuple[int, int]:
-        """How many pixels are answered as in full precision, of how many."""
-
-    def drawn(
-        self, ctx: Context, nets: Mapping[str, nn.Module], sample: Sample
-    ) -> NDArray[np.uint8]:
-        """What several networks answer to a sample, beside each other, (H, W, 3) RGB."""
 
 
 def write(
@@ -90,8 +51,6 @@ def write(
     Raises ModelError if the files answer otherwise than the simulated network, or the folder cannot
     be written; nothing is left of it then.
     """
-    from edgeperc.offline.compress import report
-
     ctx.sim.check()
     kind = kind_of(ctx.subject)
     card = kind.card_of(ctx, ledger)
@@ -107,22 +66,6 @@ def write(
         _sums(scratch)
         (scratch / "model.toml").write_text(to_toml(complete), encoding="utf-8")
     return written
-
-
-def kind_of(subject: Subject) -> Kind:
-    """What an artifact of this network is: to be asked before any pass has run.
-
-    Raises ModelError for networks of which none can be made.
-    """
-    if isinstance(subject.net, Sam | Sam2):
-        return artifact_promptable
-    if isinstance(subject.net, FoldedSLTNet) and getattr(subject, "card", None) is not None:
-        return artifact_semantic
-    raise ModelError(
-        f"{subject.name}: only promptable networks, and SLTNet folded for inference, can be written"
-        " as an artifact so far",
-        hint="--dry-run shows what each site would get; see docs/compression.md",
-    )
 
 
 def _refuse_other(ctx: Context, kind: Kind, written: Written) -> None:

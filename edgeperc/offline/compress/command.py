@@ -20,6 +20,7 @@ from edgeperc.offline.compress.adapters import Subject
 from edgeperc.offline.compress.calibrate.sources import draw
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.engine import run_recipe
+from edgeperc.offline.compress.kinds import kind_of
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.passes import function_of
 from edgeperc.offline.compress.quantize import plan_of
@@ -52,7 +53,7 @@ def compress(
     """
     torch.set_num_threads(threads)
     chosen_sites(recipe, sites_of(subject.net), keep_fp(subject, recipe), where=where)
-    artifact.kind_of(subject)  # refused before anything runs
+    kind_of(subject)  # refused before anything runs
     refuse_target(subject, recipe)
     with progress_bar(console or Console(stderr=True)) as progress:
         work = folder.with_name(f"{folder.name}.unfinished")

@@ -22,6 +22,7 @@ from torch import nn
 from edgeperc.bench.onnx_pair import Timed, paired
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.doubles import Doubles
+from edgeperc.offline.compress.kinds import kind_of
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.quantize import quantize
 from edgeperc.offline.compress.quantizers import make
@@ -118,8 +119,6 @@ def plainly(options: Mapping[str, Any]) -> dict[str, Any]:
 @torch.no_grad()
 def likeness(ctx: Context, exact: nn.Module, net: nn.Module) -> float:
     """Share of pixels that a network answers as in full precision, of the held-out samples."""
-    from edgeperc.offline.compress.artifact import kind_of
-
     kind = kind_of(ctx.subject)
     same = total = 0
     for sample in ctx.held_out:
@@ -224,8 +223,6 @@ def _row(cells: list[str]) -> str:
 
 def _against_float(ctx: Context, exact: Any, folder: Path, facts: Facts, time_it: bool) -> None:
     """Size and speed of encoder and decoder as they are without compression."""
-    from edgeperc.offline.compress.artifact import kind_of
-
     kind = kind_of(ctx.subject)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         sizes = kind.write_exact(exact, Path(scratch), ctx.held_out)
@@ -238,8 +235,6 @@ def _against_float(ctx: Context, exact: Any, folder: Path, facts: Facts, time_it
 
 def _picture(ctx: Context, nets: Mapping[str, nn.Module], path: Path) -> None:
     """Some held-out pictures below each other; in each row the masks of the three networks."""
-    from edgeperc.offline.compress.artifact import kind_of
-
     kind = kind_of(ctx.subject)
     rows = [kind.drawn(ctx, nets, sample) for sample in ctx.held_out[:PICTURES]]
     heading = np.full((HEADING_PX, rows[0].shape[1], 3), 255, np.uint8)
