@@ -11,7 +11,8 @@ import pytest
 from edgeperc.calibration.intrinsics import Intrinsics
 from edgeperc.ros.camera_info import CAMERA_INFO, Cameras
 from edgeperc.ros.codec import deserialize, serialize
-from edgeperc.ros.messages import to_ros, topics_of
+from edgeperc.ros.messages import to_ros
+from edgeperc.ros.topics import topics_of
 
 from .test_recorder import frame
 

@@ -27,7 +27,7 @@ from edgeperc.recording.recorder import Recorder
 from edgeperc.replay import replay, replay_plan, rig_plan
 from edgeperc.result import ModelRef, Result, Timings
 from edgeperc.ros.codec import deserialize
-from edgeperc.ros.messages import DIAGNOSTICS, STRING, time_of
+from edgeperc.ros.topics import DIAGNOSTICS, STRING, time_of
 from edgeperc.sinks import ros2
 
 from .test_recorder import frame, packet, record, until

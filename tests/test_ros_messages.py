@@ -25,7 +25,9 @@ from edgeperc.result import (
 )
 from edgeperc.ros import mono
 from edgeperc.ros.codec import deserialize, serialize
-from edgeperc.ros.messages import Joiner, from_ros, prefix, time_of, to_ros, topics_of
+from edgeperc.ros.joiner import Joiner, from_ros
+from edgeperc.ros.messages import to_ros
+from edgeperc.ros.topics import prefix, time_of, topics_of
 from edgeperc.status import SensorStatus
 
 OFFSET_NS = 1_795_000_000_123_456_789

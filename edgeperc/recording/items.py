@@ -13,7 +13,7 @@ from edgeperc.packet import Packet
 from edgeperc.recording.reader import head, messages
 from edgeperc.result import Result
 from edgeperc.ros.codec import deserialize
-from edgeperc.ros.messages import Joiner
+from edgeperc.ros.joiner import Joiner
 
 
 def items(path: Path) -> Iterator[Packet | Result]:

@@ -8,7 +8,7 @@ from edgeperc.errors import DataError
 from edgeperc.recording.reader import messages, topics
 from edgeperc.ros.about import read
 from edgeperc.ros.codec import deserialize
-from edgeperc.ros.messages import prefix
+from edgeperc.ros.topics import prefix
 
 
 def has_looks(path: Path, sensor: str) -> bool:

@@ -30,7 +30,8 @@ from edgeperc.recording.mcap_file import LIBRARY, McapFile
 from edgeperc.result import Detections, Instances, LabelMap, Result, SearchMap
 from edgeperc.ros.camera_info import CAMERA_INFO, Cameras
 from edgeperc.ros.codec import definition, make, serialize
-from edgeperc.ros.messages import EVENT_PACKET, IMAGE, STRING, Messages, Topic, prefix, to_ros
+from edgeperc.ros.messages import to_ros
+from edgeperc.ros.topics import EVENT_PACKET, IMAGE, STRING, Messages, Topic, prefix
 from edgeperc.ros.wall import Wall
 
 log = logging.getLogger("edgeperc")

@@ -26,7 +26,8 @@ from edgeperc.recording.clocks import recorded_clocks
 from edgeperc.result import LabelMap, Result
 from edgeperc.ros.camera_info import Cameras
 from edgeperc.ros.codec import make, serialize
-from edgeperc.ros.messages import IMAGE, Topic, to_ros
+from edgeperc.ros.messages import to_ros
+from edgeperc.ros.topics import IMAGE, Topic
 from edgeperc.ros.wall import Wall
 from edgeperc.sinks.ros2_topics import KEPT, RosTopic, Wire, check_namespace, check_node
 from edgeperc.sinks.sending import Sending

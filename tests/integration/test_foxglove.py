@@ -20,7 +20,7 @@ from edgeperc.recording.reader import messages, topics
 from edgeperc.recording.recorder import Recorder
 from edgeperc.result import Result
 from edgeperc.ros.codec import deserialize
-from edgeperc.ros.messages import time_of
+from edgeperc.ros.topics import time_of
 from tests.test_recorder import ABOUT, frame, packet
 from tests.test_ros_messages import ITEMS
 

@@ -11,7 +11,8 @@ from edgeperc.packet import Events, Frame, Packet, Stamp
 from edgeperc.recording.reader import Entry, head, messages, topics
 from edgeperc.ros.about import read as read_about
 from edgeperc.ros.codec import deserialize
-from edgeperc.ros.messages import Joiner, prefix
+from edgeperc.ros.joiner import Joiner
+from edgeperc.ros.topics import prefix
 
 
 def read(path: Path, options: Options) -> Iterator[Packet]:
