@@ -14,9 +14,10 @@ from typing import IO, Any, cast
 from rich.console import Console
 
 
-def screen(*, stderr: bool = False) -> Console:
+def screen(*, stderr: bool = False, **options: Any) -> Console:
     """A console on standard output, or standard error, that never raises OSError."""
-    return Console(file=cast(IO[str], _Lasting(sys.stderr if stderr else sys.stdout)))
+    stream = _Lasting(sys.stderr if stderr else sys.stdout)
+    return Console(file=cast(IO[str], stream), **options)
 
 
 def is_terminal() -> bool:
@@ -42,10 +43,13 @@ def settle() -> None:
 
 def prepare() -> None:
     """Standard streams that are there, and that replace letters that their encoding lacks."""
-    for name in ("stdout", "stderr"):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream: Any = getattr(sys, name)
-        if stream is None:  # closed by the caller, `>&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if stream is None:  # closed by the caller, `>&-`; its number is not for a socket of ours
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 

@@ -80,3 +80,14 @@ def test_a_daemon_ends_with_its_terminal_and_not_before(tmp_path: Path) -> None:
         os.waitpid(child, 0)
         pytest.fail("it goes on without its terminal")
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_verb_that_cannot_print_says_why_in_one_line(tmp_path: Path) -> None:
+    verb = ["-m", "edgeperc", "models", "show", "sltnet-twin", "--json"]
+    with Path("/dev/full").open("wb") as full:
+        ended = python(*verb, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
+        assert python(*verb, cwd=tmp_path, stdout=full, stderr=full).returncode == 1
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"error: [Errno 28] No space left on device")
+    assert b"Traceback" not in ended.stderr

@@ -56,6 +56,10 @@ def root(
     )
 
 
+def _is_verbose() -> bool:
+    return sys.argv[1:2] in (["-v"], ["--verbose"])
+
+
 def _verb(error: Exception) -> str:
     """As much of the command line as was understood."""
     context = getattr(error, "ctx", None)
@@ -69,10 +73,16 @@ def main() -> None:
         code = app(standalone_mode=False)
     except EdgepercError as error:
         code = complain(str(error), error.hint, error.exit_code)
-        if "-v" in sys.argv[1:2] or "--verbose" in sys.argv[1:2]:
+        if _is_verbose():
             traceback.print_exc()
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        code = 1
+    except OSError as error:
+        code = complain(str(error), "edgeperc -v shows where", 1)
+        if _is_verbose():
+            traceback.print_exc()
     except Exception as error:
         # typer's usage errors have no common public base class, but they can format themselves.
         if not hasattr(error, "format_message"):

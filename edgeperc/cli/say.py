@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeperc.screen import screen
+
 
 def fail_on(errors: Sequence[str], hints: Sequence[str] = ()) -> None:
     """Print mistakes and what may mend them; with any, exit with code 1."""
@@ -53,7 +55,7 @@ def print_json(value: Any) -> None:
 
 def complain(message: str, hint: str, code: int) -> int:
     """Print a mistake and what may mend it, each if there is one; returns the code."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = screen(stderr=True, soft_wrap=True, highlight=False)
     if message:
         console.print(f"[red]error:[/red] {escape(message)}")
     if hint:
