@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeperc.calibration.fit import Errors
 from edgeperc.calibration.intrinsics import Intrinsics, intrinsics_of
 from edgeperc.calibration.models import Physical, Polynomial
 from edgeperc.config import Rig
+from edgeperc.drivers.twin import Twin
 from edgeperc.errors import ConfigError
 from edgeperc.twin.rig import wide_lens
 
@@ -107,6 +109,16 @@ def test_the_twins_lens_is_the_one_it_is_painted_with() -> None:
     assert (lens.width_px, lens.height_px) == (truth.width_px, truth.height_px)
     focal, across, down = truth.focal_px, truth.centre_px, truth.horizon_px
     assert lens.matrix == pytest.approx((focal, 0, across, 0, focal, down, 0, 0, 1))
+
+
+def test_so_is_that_of_the_twins_event_camera() -> None:
+    rig, path = places.find_rig("twin")
+    lens = intrinsics_of(rig, path)["dvs"]
+    twin = {name: each.default for name, each in signature(Twin).parameters.items()}
+    assert (lens.width_px, lens.height_px) == (twin["width_px"], twin["height_px"])
+    middle = ((lens.width_px - 1) / 2, (lens.height_px - 1) / 2)
+    focal = twin["focal_px"]
+    assert lens.matrix == (focal, 0, middle[0], 0, focal, middle[1], 0, 0, 1)
 
 
 def calibrated(path: Path, *, is_physical: bool) -> None:
