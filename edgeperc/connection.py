@@ -163,7 +163,7 @@ class Connection:
         if FROM_DAEMON in said:
             return _said_by_daemon(f"{self.address}: {details}", retry_s_of(said))
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return self._unreachable(details)
+            return self._unreachable(code, details)
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return DeviceError(
                 f"what answers at {self.address} is no edgeperc daemon, or a much older one",
@@ -171,7 +171,12 @@ class Connection:
             )
         return DeviceError(f"{self.address}: {details} ({code.name.lower()})")
 
-    def _unreachable(self, details: str) -> DeviceError:
+    def _unreachable(self, code: grpc.StatusCode, details: str) -> DeviceError:
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeviceError(
+                f"{self.address}: no answer in time",
+                hint="is a daemon there, and is it busy? A longer timeout_s waits for it",
+            )
         if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification" in details:
             return DeviceError(
                 f"{self.address}: its certificate is not one to be trusted",

@@ -44,6 +44,7 @@ from edgeperc.sinks.security import (
 from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
 from edgeperc.sinks.tracking import SERVICE as TRACKING_SERVICE
 from edgeperc.sinks.tracking import Tracking
+from edgeperc.sinks.waiting import Waiting
 from edgeperc.tracker import Tracker
 
 log = logging.getLogger("edgeperc")
@@ -104,10 +105,11 @@ class Grpc:
         credentials = server_credentials(tls) if tls else None
         self._models = LoadedModels(app=lambda: [model.name for model in inventory.models])
         asking = Seats(ASKING)
+        waiting = Waiting(daemon)
         self._perception = Perception(
-            inventory, self._models, streams=Seats(max_streams), asking=asking
+            inventory, self._models, streams=Seats(max_streams), asking=asking, waiting=waiting
         )
-        self._tracking = Tracking(trackers)
+        self._tracking = Tracking(trackers, waiting)
         self._searching = Searching(daemon, scans=Seats(SCANS))
         services = (
             *(PERCEPTION_SERVICE, TRACKING_SERVICE, CONTROL_SERVICE, SEARCH_SERVICE),

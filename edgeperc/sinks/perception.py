@@ -18,6 +18,7 @@ from edgeperc.proto.codec import as_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.result import Detections, Instances, Inventory, LabelMap, Result, SearchMap
+from edgeperc.sessions import RefusedError
 from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.mailbox import (
     MAX_DEPTH_IMAGES,
@@ -26,12 +27,13 @@ from edgeperc.sinks.mailbox import (
     Stream,
     delivery_options,
 )
-from edgeperc.sinks.models import LoadedModels
+from edgeperc.sinks.models import LoadedModel, LoadedModels
 from edgeperc.sinks.pictures import picture_of
 from edgeperc.sinks.prompts import prompts_of
 from edgeperc.sinks.replies import BytesOf, answered, fail, its_turn, still_wanted
 from edgeperc.sinks.security import LOOPBACK_PEERS
 from edgeperc.sinks.shots import Shots
+from edgeperc.sinks.waiting import Waiting
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PerceptionService"].full_name
 KINDS: dict[type, pb.ResultKind] = {
@@ -63,12 +65,19 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
     """The rpcs. Each Subscribe holds a mailbox that `publish` fills.
 
     models: for Segment. streams, asking: how many may subscribe, and run a network, at a time.
+    waiting: says why there is nothing yet.
     """
 
     def __init__(
-        self, inventory: Inventory, models: LoadedModels, *, streams: Seats, asking: Seats
+        self,
+        inventory: Inventory,
+        models: LoadedModels,
+        *,
+        streams: Seats,
+        asking: Seats,
+        waiting: Waiting,
     ) -> None:
-        self._inventory, self._models = inventory, models
+        self._inventory, self._models, self._waiting = inventory, models, waiting
         self._seats, self._asking = streams, asking
         self.shots = Shots()
         self._asked = itertools.count()
@@ -133,8 +142,9 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         with self._lock:
             fitting = [item for item in self._newest.values() if wish.fits(item.result)]
         if not fitting:
-            waiting = "no such result has come yet; GetStatus says what the pipelines wait for"
-            fail(context, grpc.StatusCode.UNAVAILABLE, waiting)
+            said = self._waiting.said()
+            why = f": {said}" if said else ""
+            fail(context, grpc.StatusCode.UNAVAILABLE, f"no such result has come yet{why}")
         newest = fitting[-1]
         answer = pb.GetLatestResponse(result=newest.message(encoding))
         if request.include_image:
@@ -147,7 +157,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         """What a model says of a picture of the client's."""
         encoding = encoding_for(request.encoding, context)
         with self._asking.taken(context), answered(context):
-            model = self._models.get(request.model)
+            model = self._model(request.model)
             image = picture_of(request)
             stamp = Stamp(source="", seq=next(self._asked), start_ns=0, end_ns=0)
             frame = Frame(stamp=stamp, image=image)
@@ -185,6 +195,15 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
         """The networks of the pipelines."""
         models = self._inventory.models
         return pb.ListModelsResponse(models=[as_message(pb.ModelRef, model) for model in models])
+
+    def _model(self, name: str) -> LoadedModel:
+        """One that may be asked. Raises RefusedError, which says so if it may be one soon."""
+        try:
+            return self._models.get(name)
+        except RefusedError as error:
+            if error.why == "unknown":
+                self._waiting.check(name)
+            raise
 
     def _image(self, item: Published) -> bytes:
         """What a result was made from, to be put behind its message; nothing if not at hand."""

@@ -34,6 +34,7 @@ from edgeperc.sinks.session_messages import (
     refused_message,
     result_message,
 )
+from edgeperc.sinks.waiting import Waiting
 from edgeperc.tracker import Tracker
 
 SERVICE = tracking.DESCRIPTOR.services_by_name["TrackingService"].full_name
@@ -46,11 +47,11 @@ LEAST_SEATS = 32  # an app that comes later may allow sessions that this one doe
 class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
     """The rpcs. Each open stream holds an outbox that `publish` fills.
 
-    most_threads: of the server's, that they may hold.
+    waiting: says why there is nothing to prompt yet. most_threads: of the server's, that they hold.
     """
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._trackers = tuple(trackers)
+    def __init__(self, trackers: Sequence[Tracker], waiting: Waiting) -> None:
+        self._trackers, self._waiting = tuple(trackers), waiting
         sessions = sum(each.sessions.max_sessions for each in trackers)
         self._seats = Seats(max(sessions, LEAST_SEATS) + SPARE_SEATS)
         self._calls = Seats(CALLS)
@@ -171,6 +172,8 @@ class Tracking(tracking_grpc.TrackingServiceServicer):  # type: ignore[misc]
         ]
         there = "; ".join(f"'{each.source}' by '{each.ref.name}'" for each in self._trackers)
         if not fits:
+            with answered(context):
+                self._waiting.check(wanted.model)
             asked = " ".join(
                 f"{key} '{value}'"
                 for key, value in (("source", wanted.source), ("model", wanted.model))
