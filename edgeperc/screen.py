@@ -49,6 +49,7 @@ def prepare() -> None:
             nothing = os.open(os.devnull, os.O_RDWR)
             if nothing != number:
                 os.dup2(nothing, number)
+            os.set_inheritable(number, True)
             setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
