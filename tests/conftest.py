@@ -97,6 +97,19 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def official(
+    real: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Path]:
+    """The published SLTNet for DDD17 as a model folder, and what importing it told."""
+    from edgeperc.offline.export import import_checkpoint
+    from edgeperc.places import find_card
+
+    checkpoint = real("models/sltnet_ddd17_official.pth")
+    folder = tmp_path_factory.mktemp("models") / "sltnet-ddd17"
+    return import_checkpoint(find_card("sltnet-ddd17").card, checkpoint, folder), folder
+
+
+@pytest.fixture(scope="session")
 def writers() -> dict[str, Callable[[Path, Scene], None]]:
     """What writes a scene in each format."""
     return {kind: writer for kind, (_, writer) in FORMATS.items()}

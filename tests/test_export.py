@@ -33,7 +33,7 @@ from edgeperc.offline.nets.sltnet import SLTNet
 from edgeperc.offline.nets.sltnet_folded import Neurons
 from edgeperc.offline.nets.sltnet_keys import load_sltnet, published_modules
 from edgeperc.offline.prune import prune
-from edgeperc.offline.report import Check
+from edgeperc.offline.report import Check, ImportReport
 from edgeperc.packet import Events
 from edgeperc.places import find_model
 from edgeperc.represent import RECIPES
@@ -281,9 +281,10 @@ def test_published_cards_name_the_official_files(name: str) -> None:
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN.name} is not here")
-def test_the_imported_network_gives_the_official_labels(tmp_path: Path) -> None:
-    card = config.load(ROOT / "models" / "sltnet-ddd17" / "model.toml", ModelCard)
-    report = import_checkpoint(card, OFFICIAL["ddd17"], tmp_path / "out")
+def test_the_imported_network_gives_the_official_labels(
+    official: tuple[ImportReport, Path],
+) -> None:
+    report, folder = official
     assert report.warnings == ()
     network = report.files[0]
     assert network.bytes <= 2_000_000
@@ -291,7 +292,7 @@ def test_the_imported_network_gives_the_official_labels(tmp_path: Path) -> None:
     assert sum(r.what == "block" for r in report.removed) == 12
     assert all(check.pruned_max_d == 0 for check in report.checks)
 
-    session = Session(tmp_path / "out" / network.path, threads=2)
+    session = Session(folder / network.path, threads=2)
     golden = np.load(GOLDEN)
     for voxel, labels in zip(golden["voxel"], golden["labels"], strict=True):
         (logits,) = session.run(voxel[None])

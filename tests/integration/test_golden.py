@@ -11,7 +11,6 @@ import pytest
 
 from edgeperc import places
 from edgeperc.drivers.replay import Replay
-from edgeperc.offline.export import import_checkpoint
 from edgeperc.packet import Events
 from edgeperc.segment import Segmenter
 from edgeperc.window import TimeWindows
@@ -22,11 +21,8 @@ AGREEMENT = 0.999
 
 
 @pytest.fixture(scope="module")
-def imported(real: Real, tmp_path_factory: pytest.TempPathFactory) -> places.ModelFolder:
-    checkpoint = real("models/sltnet_ddd17_official.pth")
-    folder = tmp_path_factory.mktemp("models") / "sltnet-ddd17"
-    import_checkpoint(places.find_card("sltnet-ddd17").card, checkpoint, folder)
-    return places.find_model(str(folder))
+def imported(official: tuple[object, Path]) -> places.ModelFolder:
+    return places.find_model(str(official[1]))
 
 
 @pytest.fixture(scope="module")
