@@ -21,7 +21,8 @@ from edgeperc.calibration.models import Physical, Polynomial
 from edgeperc.config import Rig
 from edgeperc.drivers.twin import Twin
 from edgeperc.errors import ConfigError
-from edgeperc.twin.rig import wide_lens
+from edgeperc.twin.backdrop import Lens
+from edgeperc.twin.rig import upright, wide_lens
 
 LENS = {"width_px": 640, "height_px": 480, "focal_px": [500.0, 510.0], "centre_px": [320.5, 239.5]}
 OF_ROS = """
@@ -104,8 +105,11 @@ def test_a_lens_of_no_sensor_is_a_mistake() -> None:
         intrinsics_of(rig, Path("rig.toml"))
 
 
-def test_the_twins_lens_is_the_one_it_is_painted_with() -> None:
-    lens, truth = intrinsics_of(*places.find_rig("twin-search"))["wide"], wide_lens()
+@pytest.mark.parametrize(
+    ("name", "truth"), [("wide", wide_lens()), ("dvs", upright(346, 260, focal_px=300.0))]
+)
+def test_the_twins_lenses_are_those_it_is_painted_with(name: str, truth: Lens) -> None:
+    lens = intrinsics_of(*places.find_rig("twin-search"))[name]
     assert (lens.width_px, lens.height_px) == (truth.width_px, truth.height_px)
     focal, across, down = truth.focal_px, truth.centre_px, truth.horizon_px
     assert lens.matrix == pytest.approx((focal, 0, across, 0, focal, down, 0, 0, 1))
