@@ -13,12 +13,9 @@ pipelines; results come here. The search has a process of its own, as in one-pro
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -31,17 +28,24 @@ from edgeperc.plan import Plan, check_names, own_time
 from edgeperc.result import ModelRef, Sink
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.process import ProcessSearch
-from edgeperc.supervise.feed import Inlet
-from edgeperc.supervise.link import Link
-from edgeperc.supervise.orders import PipelineOrder, SensorOrder
+from edgeperc.supervise.change import STOP_S, Change, end
+from edgeperc.supervise.needs import (
+    inputs_of,
+    pipeline_key,
+    pipelines_of,
+    search_key,
+    sensor_order,
+    sensors_of,
+)
+from edgeperc.supervise.orders import PipelineOrder
 from edgeperc.supervise.remote_sessions import RemoteTracker
-from edgeperc.supervise.totals import NOTHING
+from edgeperc.supervise.statuses import pipeline_status, ref_of, sensor_status, successor
+from edgeperc.supervise.taps import Taps, connect
 from edgeperc.supervise.worker import Worker
 
 log = logging.getLogger("edgeperc")
 
 
-STOP_S = 1.2
 LATE_NS = 2_000_000_000
 _POLL_S = 0.2
 
@@ -60,10 +64,10 @@ class SupervisedRun:
         self._errors: dict[str, str] = {}
         self._lock = threading.RLock()  # of connections and taps
         self._trackers: dict[Worker, RemoteTracker] = {}
-        self._taps: dict[str, Link] = {}
+        self._taps = Taps(self._outlets.take)
         self._search: ProcessSearch | None = None
         self._search_thread: threading.Thread | None = None
-        self._search_key = _search_key(plan)
+        self._search_key = search_key(plan)
         self._bug: BaseException | None = None
         self._stopped = threading.Event()
         self._sensors: dict[str, Worker] = {}
@@ -90,7 +94,7 @@ class SupervisedRun:
     @property
     def refs(self) -> tuple[ModelRef, ...]:
         """What computes the results."""
-        return (*(_ref(worker) for worker in self._pipelines.values()), *self.search_refs)
+        return (*(ref_of(worker) for worker in self._pipelines.values()), *self.search_refs)
 
     @property
     def search_refs(self) -> tuple[ModelRef, ...]:
@@ -138,7 +142,7 @@ class SupervisedRun:
         Raises what keeps a changed search from starting; then nothing else has changed.
         """
         plan = change.plan
-        if (key := _search_key(plan)) != self._search_key:
+        if (key := search_key(plan)) != self._search_key:
             self._renew_search(plan)
             self._search_key = key
         with self._lock:
@@ -151,15 +155,14 @@ class SupervisedRun:
             self._plan = plan
         after = (*self._pipelines.values(), *self._sensors.values())
         old = [worker for worker in before if worker not in after]
-        _end(old)
+        end(old)
         for new, place in followed:  # it has counted on to its end
             new.follow(place)
         for worker in old:
             if tracker := self._trackers.pop(worker, None):
                 tracker.end()
             if worker.kind == "sensor":
-                with self._lock:
-                    self._untap(worker.order.name)
+                self._taps.close(worker.order.name)
         for worker in after:
             worker.limits = plan.app.supervise
         for worker in change.fresh:
@@ -184,23 +187,20 @@ class SupervisedRun:
         deadline_s = time.monotonic() + STOP_S
         for thread in self._threads():
             thread.join(max(0.0, deadline_s - time.monotonic()))
-        _end([*self._sensors.values(), *self._pipelines.values()], within_s=0.0)
+        end([*self._sensors.values(), *self._pipelines.values()], within_s=0.0)
         if self._search and not self._search_thread:
             self._search.discard()
-        with self._lock:
-            for link in self._taps.values():
-                link.close()
-            self._taps.clear()
+        self._taps.close_all()
         self._outlets.close()
 
     def sensors(self) -> tuple[SensorStatus, ...]:
         """As each said last; one whose process is away is lost."""
-        own = (_sensor_status(name, worker) for name, worker in list(self._sensors.items()))
+        own = (sensor_status(name, worker) for name, worker in list(self._sensors.items()))
         return (*own, *(self._search.sensors() if self._search else ()))
 
     def pipelines(self) -> tuple[PipelineStatus, ...]:
         """As each said last."""
-        own = (_pipeline_status(name, worker) for name, worker in list(self._pipelines.items()))
+        own = (pipeline_status(name, worker) for name, worker in list(self._pipelines.items()))
         return (*own, *(self._search.pipelines() if self._search else ()))
 
     def workers(self) -> tuple[WorkerStatus, ...]:
@@ -208,7 +208,7 @@ class SupervisedRun:
         workers = (*self._sensors.values(), *self._pipelines.values())
         search = (self._search.worker(),) if self._search else ()
         taken = {worker.name for worker in workers}
-        coming = (_successor(worker.status(), taken) for worker in self._coming)
+        coming = (successor(worker.status(), taken) for worker in self._coming)
         return (*(worker.status() for worker in workers), *search, *coming)
 
     def sinks(self) -> tuple[SinkStatus, ...]:
@@ -282,7 +282,7 @@ class SupervisedRun:
         """See Owner."""
         made = worker.made
         if made.prompted and worker not in self._trackers:
-            self._trackers[worker] = RemoteTracker(made.prompted, _ref(worker), worker.send)
+            self._trackers[worker] = RemoteTracker(made.prompted, ref_of(worker), worker.send)
 
     def going(self, worker: Worker) -> Any:
         """See Owner: the time at which it begins.
@@ -300,9 +300,9 @@ class SupervisedRun:
         with self._lock:
             for sensor, pipeline in self._edges():
                 if worker in (sensor, pipeline):
-                    _connect(sensor, pipeline)
-            if worker.kind == "sensor":
-                self._untap(worker.order.name)
+                    connect(sensor, pipeline)
+        if worker.kind == "sensor":
+            self._taps.close(worker.order.name)
         self._tap()
 
     def heard(self, worker: Worker, kind: str, content: Any) -> None:
@@ -326,16 +326,16 @@ class SupervisedRun:
         """Begin the workers that a plan needs beside those that are there."""
         limits = plan.app.supervise
         change = Change(plan)
-        for name in _read(plan):
+        for name in sensors_of(plan):
             order = sensor_order(plan, name)
             there = self._sensors.get(name)
             if there is None or there.order != order:
                 there = Worker(f"sensors/{name}", "sensor", order, self, limits=limits)
                 change.fresh.append(there)
             change.sensors[name] = there
-        for name in _run_here(plan):
+        for name in pipelines_of(plan):
             there = self._pipelines.get(name)
-            key = _pipeline_key(plan, name)
+            key = pipeline_key(plan, name)
             if there is None or there.key != key:
                 pipeline = PipelineOrder(name=name, plan=plan)
                 there = Worker(f"pipelines/{name}", "pipeline", pipeline, self, limits=limits)
@@ -409,7 +409,7 @@ class SupervisedRun:
         """Which sensor's packets go to which pipeline, of those that are at work."""
         edges = []
         for name, pipeline in self._pipelines.items():
-            for source in _inputs(self._plan, name):
+            for source in inputs_of(self._plan, name):
                 sensor = self._sensors[source]
                 if sensor.is_up and pipeline.is_up:
                     edges.append((sensor, pipeline))
@@ -420,60 +420,18 @@ class SupervisedRun:
         with self._lock:
             wanted = self._outlets.want_packets and not self._stopped.is_set()
             for name, worker in self._sensors.items():
-                if wanted and name not in self._taps and worker.is_up:
-                    ours, theirs = _sockets()
-                    worker.send("reader", None, (theirs.fileno(),))
-                    theirs.close()
-                    link = self._taps[name] = Link(ours)
-                    read = partial(self._read_tap, name, link)
-                    threading.Thread(target=read, name=f"packets {name}", daemon=True).start()
-                elif not wanted:
-                    self._untap(name)
+                if wanted:
+                    self._taps.open(worker)
+                else:
+                    self._taps.close(name)
             if self._search:
                 self._search.show(wanted)
-
-    def _untap(self, name: str) -> None:
-        if link := self._taps.pop(name, None):
-            link.close()
-
-    def _read_tap(self, name: str, link: Link) -> None:
-        inlet = Inlet(link)
-        with suppress(EOFError):
-            while True:
-                for kind, content in inlet.receive(_POLL_S):
-                    if kind == "object":
-                        self._outlets.take(content)
-        with self._lock:
-            if self._taps.get(name) is link:
-                self._untap(name)
 
     def _note(self, who: str, error: Exception) -> None:
         """Keep the first error of each party."""
         if who not in self._errors:
             log.info("%s: %s", who, error)
             self._errors[who] = f"{who}: {error}"
-
-
-class Change:
-    """The workers of another plan. fresh: those that the run has not, and that wait to be sent off.
-
-    sensors, pipelines: all of them, by name.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.sensors: dict[str, Worker] = {}
-        self.pipelines: dict[str, Worker] = {}
-        self.fresh: list[Worker] = []
-
-    def await_ready(self) -> None:
-        """Wait until all have what they need. Raises what keeps one from it."""
-        for worker in self.fresh:
-            worker.await_ready()
-
-    def discard(self) -> None:
-        """End what was begun for it."""
-        _end(self.fresh)
 
 
 class _Thread:
@@ -488,113 +446,3 @@ class _Thread:
 
 
 _Joinable = Worker | _Thread
-
-
-def sensor_order(plan: Plan, name: str) -> SensorOrder:
-    """What the process of one of a rig's sensors has to know."""
-    validate = plan.app.validate
-    return SensorOrder(
-        name=name,
-        table=plan.rig.sensors[name],
-        where=f"{plan.rig_path} [sensors.{name}]",
-        folder=plan.rig_path.parent,
-        policy=validate.policy,
-        max_gap_us=validate.max_gap_us,
-    )
-
-
-def _run_here(plan: Plan) -> list[str]:
-    """The pipelines that get a process: all but the search's."""
-    steered = plan.app.search.gaze if plan.app.search else None
-    return [table.name for table in plan.app.pipelines if table.name != steered]
-
-
-def _inputs(plan: Plan, name: str) -> tuple[str, ...]:
-    """The sensors that a pipeline looks at."""
-    table, _ = plan.pipeline(name)
-    return tuple(dict.fromkeys(filter(None, (table.input, table.frames))))
-
-
-def _pipeline_key(plan: Plan, name: str) -> Any:
-    """What a pipeline's process is made of; one with an equal key may go on."""
-    table, _ = plan.pipeline(name)
-    model = plan.model(name)
-    sensors = [sensor_order(plan, each) for each in _inputs(plan, name)]
-    return table, model.card, model.folder.resolve(), sensors
-
-
-def _search_key(plan: Plan) -> Any:
-    """What a search is made of."""
-    search, rig = plan.app.search, plan.rig
-    if search is None:
-        return None
-    table, _ = plan.pipeline(search.gaze)
-    model = plan.model(search.gaze)
-    own = table, model.card, model.folder.resolve(), rig.sensors[table.input]
-    return own, search, rig.mirror, rig.field, rig.calibration, rig.sensors.get(rig.field.wide)
-
-
-def _end(workers: Sequence[Worker], *, within_s: float = STOP_S) -> None:
-    """Stop workers, and kill those that do not."""
-    for worker in workers:
-        worker.stop()
-    deadline_s = time.monotonic() + within_s
-    for worker in workers:
-        worker.join(max(0.0, deadline_s - time.monotonic()))
-    for worker in workers:
-        worker.kill()
-    for worker in workers:
-        worker.join(1.0)
-
-
-def _read(plan: Plan) -> list[str]:
-    """The sensors that those look at."""
-    tables = [plan.pipeline(name)[0] for name in _run_here(plan)]
-    return [
-        name
-        for name in plan.rig.sensors
-        if any(name in (table.input, table.frames) for table in tables)
-    ]
-
-
-def _sockets() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def _connect(sensor: Worker, pipeline: Worker) -> None:
-    ends = _sockets()
-    with ends[0], ends[1]:
-        pipeline.send("source", sensor.order.name, (ends[0].fileno(),))
-        sensor.send("reader", None, (ends[1].fileno(),))
-
-
-def _sensor_status(name: str, worker: Worker) -> SensorStatus:
-    status = replace(worker.total.sensor or SensorStatus(name=name))
-    if worker.error:
-        status.state = "lost"
-        status.error = f"sensor '{name}': its process died: {worker.error}"
-    return status
-
-
-def _successor(status: WorkerStatus, taken: set[str]) -> WorkerStatus:
-    """Of one that is not at work yet: its name is not that of the one that is."""
-    return replace(status, name=f"{status.name} (next)") if status.name in taken else status
-
-
-def _ref(worker: Worker) -> ModelRef:
-    """What a pipeline's worker runs."""
-    return worker.made.ref or ModelRef(name="")
-
-
-def _pipeline_status(name: str, worker: Worker) -> PipelineStatus:
-    total = worker.total
-    status = total.pipeline or PipelineStatus(
-        name=name, model=_ref(worker), meter=NOTHING, error=""
-    )
-    notes = [status.note] if status.note else []
-    if worker.restarts:
-        notes.append(f"restarted {worker.restarts} times")
-    if total.lost:
-        notes.append(f"{total.lost:,} packets or results lost between processes")
-    error = f"its process died: {worker.error}" if worker.error else status.error
-    return replace(status, note="; ".join(notes), error=error)
