@@ -23,9 +23,9 @@ from edgeperc.control import ControlError
 from edgeperc.daemon import LocalDaemon
 from edgeperc.errors import ConfigError, EdgepercError
 from edgeperc.plan import Plan
-from edgeperc.recording.control import Recordings, recordings_home
+from edgeperc.recording.control import Recordings
 from edgeperc.recording.items import items
-from edgeperc.recording.names import file_name
+from edgeperc.recording.names import file_name, recordings_home
 from edgeperc.recording.reader import head
 from edgeperc.result import Inventory, ModelRef, PacketSink, Sink
 from edgeperc.sinks.record import Record, RecordSink

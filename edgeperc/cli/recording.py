@@ -64,8 +64,7 @@ def record(
         if bag:
             _bag(bag, out)
         return
-    from edgeperc.recording.control import recordings_home
-    from edgeperc.recording.names import file_name
+    from edgeperc.recording.names import file_name, recordings_home
     from edgeperc.recording.recorder import Limits
     from edgeperc.recording.run import record as run_and_record
 

@@ -15,24 +15,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeperc import places
 from edgeperc.control import ControlError, RecordingStatus, Why
 from edgeperc.errors import ConfigError
 from edgeperc.pipeline import Running
 from edgeperc.plan import Plan
 from edgeperc.recording.head import About
-from edgeperc.recording.names import file_name
+from edgeperc.recording.names import file_name, recordings_home
 from edgeperc.recording.recorder import Limits, Recorder
 from edgeperc.sinks.record import RecordSink
 
 LEAST_BYTES = 1_000_000
 LEAST_S = 1.0
 """Smaller files than these are not made for clients."""
-
-
-def recordings_home() -> Path:
-    """The folder that recordings go into, if none is named."""
-    return places.data_home() / "recordings"
 
 
 class Recordings:

@@ -1,14 +1,21 @@
-"""Names of recordings: plain file names, so that nobody writes where he should not."""
+"""Where recordings go, and their names: plain ones, so that nobody writes where he should not."""
 
 from __future__ import annotations
 
 import time
 import unicodedata
+from pathlib import Path
 
+from edgeperc import places
 from edgeperc.control import ControlError
 
 SUFFIX = ".mcap"
 _LONGEST_BYTES = 200
+
+
+def recordings_home() -> Path:
+    """The folder that recordings go into, if none is named."""
+    return places.data_home() / "recordings"
 
 
 def file_name(name: str) -> str:

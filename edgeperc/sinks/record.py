@@ -12,7 +12,7 @@ from edgeperc.errors import EdgepercError
 from edgeperc.packet import Packet
 from edgeperc.plan import Plan
 from edgeperc.recording.head import About
-from edgeperc.recording.names import file_name
+from edgeperc.recording.names import file_name, recordings_home
 from edgeperc.recording.recorder import Limits, Recorder
 from edgeperc.result import Inventory, Result
 
@@ -76,8 +76,6 @@ class Record(RecordSink):
         queue_mb: Positive = 64.0,
         wait: bool = False,
     ) -> None:
-        from edgeperc.recording.control import recordings_home
-
         limits = Limits(
             max_bytes=None if max_mb is None else round(max_mb * 1e6),
             max_s=None if max_minutes is None else 60 * max_minutes,
