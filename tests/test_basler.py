@@ -344,7 +344,7 @@ def test_close_does_not_wait_for_a_trigger() -> None:
     thread.start()
     time.sleep(0.05)
     camera.close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert not frames
 

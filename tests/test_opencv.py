@@ -85,7 +85,7 @@ def test_a_live_stream_until_it_is_closed(stream: Any) -> None:
     thread.start()
     assert three.wait(30)
     video.close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     times_ns = [frame.stamp.end_ns for frame in frames]
     assert times_ns == sorted(set(times_ns))

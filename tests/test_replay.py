@@ -114,7 +114,7 @@ def test_close_from_another_thread_ends_a_wait(written: Written) -> None:
     thread.start()
     assert started.wait(10)
     replay.close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     replay.close()
     assert list(replay.packets()) == []

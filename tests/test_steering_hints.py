@@ -54,7 +54,7 @@ def test_the_loop_waits_for_a_pipeline_that_is_behind() -> None:
     time.sleep(0.05)
     assert thread.is_alive()  # it may still say something about 160
     hints.passed("slow", 210 * MS)
-    thread.join(5)
+    thread.join(30)
     assert taken == [150]
 
 
@@ -66,7 +66,7 @@ def test_a_pipeline_that_is_far_ahead_waits_for_the_loop() -> None:
     time.sleep(0.05)
     assert thread.is_alive()
     hints.take(100 * MS)
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -81,5 +81,5 @@ def test_stop_wakes_everybody() -> None:
     hints.stop()
     waiting[1].start()
     for thread in waiting:
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()

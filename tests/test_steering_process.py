@@ -86,7 +86,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Search]:
     running = Search(plan(tmp_path_factory.mktemp("app")))
     yield running
     running.process.stop()
-    running.thread.join(5)
+    running.thread.join(30)
     assert not running.thread.is_alive()
 
 
@@ -338,7 +338,7 @@ def test_a_mirror_that_is_unplugged_stops_the_search_until_it_is_back(tmp_path: 
             assert "modelled" in running.process.pipelines()[0].note
         finally:
             running.process.stop()
-            running.thread.join(5)
+            running.thread.join(30)
 
 
 def test_what_comes_right_behind_the_start_is_kept() -> None:

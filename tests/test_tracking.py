@@ -573,7 +573,7 @@ def test_a_client_that_goes_while_no_picture_comes_leaves_at_once(
     daemon.paused.set()
     time.sleep(0.05)
     session.call.cancel()
-    end_s = time.monotonic() + 3
+    end_s = time.monotonic() + 30
     while daemon.sessions and time.monotonic() < end_s:
         time.sleep(0.01)
     assert daemon.sessions == 0
