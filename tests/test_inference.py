@@ -233,3 +233,20 @@ def test_the_daemon_is_ready_once_a_first_result_came() -> None:
         assert rpcs.ServerReady(oip.ServerReadyRequest()).ready
         assert not rpcs.ModelReady(oip.ModelReadyRequest(name="none-of-ours")).ready
     sink.close()
+
+
+def test_a_model_of_several_networks_is_not_said_to_be_ready() -> None:
+    """A promptable one: it is for Segment and TrackingService, whether it is loaded or not."""
+    models = (ModelRef(name="promptable"), ModelRef(name=MODEL))
+    sink = Grpc(listen="127.0.0.1:0", inventory=Inventory(models=models))
+    with grpc.insecure_channel(sink.address) as channel:
+        rpcs = oip_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(2):
+            assert rpcs.ModelReady(oip.ModelReadyRequest(name=MODEL)).ready
+            assert not rpcs.ModelReady(oip.ModelReadyRequest(name="promptable")).ready
+            ready = rpcs.RepositoryIndex(oip.RepositoryIndexRequest(ready=True)).models
+            assert [each.name for each in ready] == [MODEL]
+            sink._models.load("promptable")
+        with pytest.raises(grpc.RpcError, match="no network of one piece"):
+            rpcs.ModelInfer(oip.ModelInferRequest(model_name="promptable"))
+    sink.close()

@@ -78,7 +78,7 @@ class Inference(oip_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         self, request: oip.ModelReadyRequest, context: grpc.ServicerContext
     ) -> oip.ModelReadyResponse:
         """Whether a model may be asked."""
-        ready = request.version in ("", VERSION) and self._models.may_be_asked(request.name)
+        ready = request.version in ("", VERSION) and self._models.has_network(request.name)
         return oip.ModelReadyResponse(ready=ready)
 
     def ServerMetadata(  # noqa: N802
@@ -135,11 +135,14 @@ class Inference(oip_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """The installed models, and which of them may be asked."""
         response = oip.RepositoryIndexResponse()
         for name in sorted(installed()):
-            if self._models.may_be_asked(name):
+            if self._models.has_network(name):
                 response.models.add(name=name, version=VERSION, state="READY")
             elif not request.ready:
                 response.models.add(
-                    name=name, version=VERSION, state="UNAVAILABLE", reason="not loaded"
+                    name=name,
+                    version=VERSION,
+                    state="UNAVAILABLE",
+                    reason="not loaded, or not one network",
                 )
         return response
 

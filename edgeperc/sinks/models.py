@@ -61,6 +61,11 @@ class LoadedModel:
         )
 
     @property
+    def has_network(self) -> bool:
+        """Whether it has a network of one piece."""
+        return any(entry.role == "network" for entry in self._folder.card.files)
+
+    @property
     def takes_pictures(self) -> bool:
         """Whether it answers for one picture alone."""
         card = self._folder.card
@@ -122,12 +127,14 @@ class LoadedModels:
         with self._lock:
             return tuple(sorted(self._models))
 
-    def may_be_asked(self, name: str) -> bool:
-        """Whether `get` answers, as far as can be told without loading it."""
+    def has_network(self, name: str) -> bool:
+        """Whether `get` gives a model with a network, as far as can be told without loading it."""
         with self._lock:
-            if name in self._models:
-                return True
-        return name in self._app() and is_name(name) and name in installed()
+            if found := self._models.get(name):
+                return found.has_network
+        if not (name in self._app() and is_name(name) and name in installed()):
+            return False
+        return LoadedModel(_installed(name), threads=self._threads).has_network
 
     def load(self, name: str) -> LoadedModel:
         """Load an installed model, or find it loaded. Raises RefusedError, ModelError."""
