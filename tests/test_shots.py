@@ -229,10 +229,24 @@ def test_a_camera_that_came_back_with_another_size_or_clock_begins_anew() -> Non
         assert shots.of(result(window)) is None
 
 
-def test_when_nobody_asks_any_more_all_is_forgotten() -> None:
+def test_when_nobody_asks_any_more_all_is_forgotten_though_nothing_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a daemon, where no packets come to the front process then."""
     shots = Shots()
+    seen = frame(1)
+    pixels = weakref.ref(seen.image.base)
     with shots.wanted():
-        shots.take(frame(1))
+        shots.take(seen)
+        del seen
+        assert pixels()
+    assert pixels() is None
     assert not shots.are_wanted
+
+    monkeypatch.setattr(module, "LINGER_S", 0.1)
+    shots.linger()
     shots.take(frame(2))
-    assert shots.of(result(stamp(1))) is None
+    assert shots.of(result(stamp(2))) or not shots.are_wanted
+    assert eventually(lambda: not shots.are_wanted)
+    assert shots.of(result(stamp(2))) is None
+    assert not shots._sources

@@ -88,7 +88,7 @@ class Perception(pb_grpc.PerceptionServiceServicer):  # type: ignore[misc]
 
     def publish(self, result: Result) -> None:
         """Hand it to whoever wants it; never blocks."""
-        item = Published(result, self.shots.of(result) if self.shots.are_wanted else None)
+        item = Published(result, self.shots.of(result))
         with self._lock:
             self._newest.pop(item.stream, None)  # the newest comes last
             self._newest[item.stream] = item

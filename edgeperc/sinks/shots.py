@@ -99,17 +99,22 @@ class Shots:
         finally:
             with self._lock:
                 self._asking -= 1
+            self.forget()
 
     def linger(self) -> None:
         """Keep what comes for a while, as somebody has asked who may ask again."""
         self._until_s = time.monotonic() + LINGER_S
 
+    def forget(self) -> None:
+        """Keep nothing, unless somebody still wants it."""
+        if self._sources and not self.are_wanted:
+            with self._lock:
+                self._sources.clear()
+
     def take(self, packet: Packet) -> None:
         """Keep a packet, if anybody wants it."""
         if not self.are_wanted:
-            if self._sources:
-                with self._lock:
-                    self._sources.clear()
+            self.forget()
             return
         with self._lock:
             kept = self._sources.setdefault(packet.stamp.source, _Kept())
@@ -119,7 +124,8 @@ class Shots:
                 _keep_events(kept, packet)
 
     def of(self, result: Result) -> Shot | None:
-        """What a result was made from; None where it is not at hand."""
+        """What a result was made from; None where it is not at hand, or nobody asks."""
+        self.forget()
         stamp = result.stamp
         if isinstance(result, SearchMap):  # says what is believed, not what is seen
             return None
