@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from edgeperc.jit import kernel
 
 
 def test_import_and_use_without_a_writable_cache(tmp_path: Path) -> None:
@@ -30,3 +35,24 @@ def test_import_and_use_without_a_writable_cache(tmp_path: Path) -> None:
         text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
     assert done.stdout.split() == [str(installed / "represent.py"), "3"]
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def cut(*_: object) -> None:
+        raise EOFError("Ran out of input")
+
+    @kernel()
+    def double(number: int) -> int:
+        return 2 * number
+
+    monkeypatch.setattr(double._cache._impl, "reduce", full)  # type: ignore[attr-defined]
+    monkeypatch.setattr(double._cache._cache_file, "load", cut)  # type: ignore[attr-defined]
+    assert double(21) == 42
+    said = caplog.text
+    assert "what was compiled is not kept: [Errno 28]" in said
+    assert "what was compiled before cannot be read: Ran out" in said

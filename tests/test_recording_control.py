@@ -226,6 +226,12 @@ def test_a_full_disk_leaves_a_whole_file(tmp_path: Path) -> None:
         assert seqs == list(range(len(seqs)))
         assert len(seqs) > 20
         assert repair(disk / "a.mcap").was_whole
+        with pytest.raises(OSError, match="No space"), (disk / "rest").open("wb") as rest:
+            while True:
+                rest.write(bytes(1 << 16))
+        with pytest.raises(ConfigError, match=r"b\.mcap: cannot be written: No space left"):
+            Recorder(disk / "b.mcap", About(values={}, files={}))
+        assert not (disk / "b.mcap").exists()
 
 
 def test_the_command_records_repairs_and_makes_a_bag(

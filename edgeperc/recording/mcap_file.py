@@ -141,7 +141,12 @@ class McapFile:
         self._reset()
         start = RecordBuilder()
         Header("ros2", f"{LIBRARY} {__version__}").write(start)
-        self._write(MAGIC + built(start))
+        try:
+            self._write(MAGIC + built(start))
+        except OSError:  # as of a full disk: an empty file is in the way, and tells nobody anything
+            os.close(self._fd)
+            path.unlink()
+            raise
 
     @property
     def waiting(self) -> int:

@@ -111,7 +111,7 @@ class Recorder:
                 path.parent.mkdir(parents=True)
             self._file = McapFile(path)
         except OSError as error:
-            if os.path.lexists(path):
+            if isinstance(error, FileExistsError) and os.path.lexists(path):
                 raise ConfigError(f"{path}: is there already", hint="name a new file") from None
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
         for type_ in _TYPES:
