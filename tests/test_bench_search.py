@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edgeperc.bench import run
+from edgeperc.bench import run, search
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.search import interval
 from edgeperc.bench.search_compare import SCENES, Settings, compare
@@ -30,7 +30,9 @@ def written(tmp_path_factory) -> tuple[dict, Figures, str]:
     settings = Settings(
         first_seed=0, last_seed=1, schedulers=("oracle",), plot=folder / "found.png", processes=1
     )
-    figures = run("search", folder / "out.json", console=console, settings=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "TIMED_SEEDS", 1)
+        figures = run("search", folder / "out.json", console=console, settings=settings)
     picture = cv2.imread(str(folder / "found.png"))
     assert picture is not None
     assert picture.std() > 10
