@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from .own_systemd import OwnSystemd, why_not
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "Dockerfile.jetson"
@@ -118,3 +123,50 @@ def test_the_service_has_few_rights(analyze: Path) -> None:
 )
 def test_the_service_is_what_the_docs_say(line: str) -> None:
     assert line in UNIT.read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_a_real_systemd_runs_watches_reloads_and_stops_it(tmp_path: Path) -> None:
+    """With all its hardening, as a user of its own; what is killed or hangs is started anew."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with OwnSystemd(tmp_path, "events --set sinks.0.listen=127.0.0.1:0") as systemd:
+
+        def is_back(after: int = 0) -> bool:
+            active = systemd.ctl("is-active", "edgeperc") == "active"
+            return active and main_pid() not in (0, after)
+
+        def main_pid() -> int:
+            """As the machine counts."""
+            found = [pid for pid, line in systemd.pids().items() if "edgeperc serve" in line]
+            return found[0] if found else 0
+
+        def worker() -> int:
+            lines = systemd.pids().items()
+            found = [pid for pid, line in lines if "edgeperc.supervise pipeline" in line]
+            return found[0] if found else 0
+
+        systemd.ctl("start", "edgeperc")  # which waits until it is ready
+        systemd.until(is_back, "started", 10)
+        assert systemd.show("User") == "edgeperc"
+        systemd.until(lambda: systemd.show("StatusText") == "serving", "serves")
+        first, hurt = main_pid(), worker()
+        os.kill(hurt, signal.SIGKILL)
+        systemd.until(lambda: worker() not in (0, hurt), "has its pipeline again")
+        systemd.until(lambda: systemd.show("StatusText") == "serving", "serves again")
+        systemd.ctl("reload", "edgeperc")
+        systemd.until(lambda: "the app was changed" in systemd.said(), "reloads")
+        time.sleep(12)  # longer than its watchdog waits
+        assert (main_pid(), systemd.show("NRestarts")) == (first, "0")
+        os.kill(first, signal.SIGKILL)
+        systemd.until(lambda: is_back(first), "came back from kill -9")
+        second = main_pid()
+        assert systemd.show("NRestarts") == "1"
+        os.kill(second, signal.SIGSTOP)
+        systemd.until(lambda: main_pid() != second, "was ended by the watchdog", 60)
+        systemd.until(lambda: is_back(second), "came back from a hang")
+        assert systemd.show("NRestarts") == "2"
+        systemd.ctl("stop", "edgeperc")
+        assert systemd.ctl("is-active", "edgeperc") == "inactive"
+        assert systemd.show("Result") == "success"
+        assert systemd.pids() == {}
