@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from edgeperc.errors import ConfigError
 CODECS = {".mp4": "mp4v", ".webm": "VP90", ".avi": "MJPG"}
 RATE_HZ, HIGHEST_RATE_HZ = 30.0, 240.0
 _HELD = 5
+_ROOM_BYTES = 1 << 16  # where less is left, something may not have found room
 
 
 class VideoFile:
@@ -66,13 +68,18 @@ class VideoFile:
             self._put(picture)
 
     def close(self) -> None:
-        """Finish the file; may be called twice. Without a picture there is none."""
+        """Finish the file; may be called twice. Without a picture there is none.
+
+        Raises ConfigError where the disk is full, of which OpenCV says nothing.
+        """
         if self._held:
             self._open()
+        self._closed = True
         if self._writer:
             self._writer.release()
             self._writer = None
-        self._closed = True
+            if shutil.disk_usage(self.path.parent).free < _ROOM_BYTES:
+                raise ConfigError(f"{self.path}: the disk is full: it lacks its end")
 
     def _open(self) -> None:
         held, self._held = self._held, []
@@ -80,6 +87,7 @@ class VideoFile:
             self.rate_hz = _rate_hz([time_ns for _, time_ns in held])
         height_px, width_px = held[0][0].shape[:2]
         self._size_px = (width_px + width_px % 2, height_px + height_px % 2)  # as codecs want them
+        self._try()
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix])
         self._writer = cv2.VideoWriter(str(self.path), codec, self.rate_hz, self._size_px)
         if not self._writer.isOpened():
@@ -89,6 +97,14 @@ class VideoFile:
             )
         for picture, _ in held:
             self._put(picture)
+
+    def _try(self) -> None:
+        """Raise ConfigError where the file cannot be written, in the system's words."""
+        try:
+            with self.path.open("wb") as file:
+                file.write(bytes(4096))
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _put(self, picture: NDArray[np.uint8]) -> None:
         assert self._writer

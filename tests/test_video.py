@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from edgeperc.errors import ConfigError
 from edgeperc.video import RATE_HZ, VideoFile
+
+from .test_recording_control import small_disk
 
 
 def pictures(path: Path) -> list[NDArray[np.uint8]]:
@@ -103,3 +106,17 @@ def test_a_file_that_cannot_be_is_said_at_once(name: str, tmp_path: Path) -> Non
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(ConfigError, match=r"cannot render to|no such folder|cannot be written"):
         VideoFile(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 400) as disk:
+        video = VideoFile(disk / "a.avi", rate_hz=25)
+        noise = np.random.default_rng(0)
+        for _ in range(40):
+            video.write(noise.integers(0, 255, (96, 128, 3), np.uint8))
+        with pytest.raises(ConfigError, match=r"a\.avi: the disk is full"):
+            video.close()
+        video = VideoFile(disk / "b.avi", rate_hz=25)
+        with pytest.raises(ConfigError, match=r"b\.avi: cannot be written: No space left"):
+            video.write(grey(1))
