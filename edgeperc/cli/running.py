@@ -138,7 +138,7 @@ def replay(
     if as_json:
         print_json(played.summary)
     for written in filter(None, (out, render)):
-        console.print(escape(f"written to {written}"))
+        console.print(escape(f"written to {written}{', up to the error' if played.error else ''}"))
     if played.error:
         raise played.error
 
