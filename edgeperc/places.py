@@ -86,7 +86,11 @@ def find_app(name: str, changes: Sequence[str] = ()) -> tuple[App, Path]:
 def find_rig(name: str, *, beside: Path | None = None) -> tuple[Rig, Path]:
     """Load a rig by name or path; `beside` is the app's file, for relative paths."""
     path = _find_toml(name, "devices", beside=beside)
-    return load(path, Rig), path
+    rig = load(path, Rig)
+    for sensor in rig.intrinsics.keys() - rig.sensors.keys():
+        known = ", ".join(rig.sensors)
+        raise ConfigError(f"{path} [intrinsics.{sensor}]: is no sensor", hint=f"known: {known}")
+    return rig, path
 
 
 def find_model(name: str) -> ModelFolder:

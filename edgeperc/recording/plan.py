@@ -102,11 +102,7 @@ def recorded_plan(
     plan = Plan(
         app=named,
         app_path=app_path,
-        rig=msgspec.structs.replace(
-            rig,
-            sensors=sensors,
-            intrinsics={name: lens for name, lens in rig.intrinsics.items() if name in sensors},
-        ),
+        rig=msgspec.structs.replace(rig, sensors=sensors),
         rig_path=rig_path,
         changes=tuple(changes),
     )
