@@ -110,12 +110,12 @@ def test_a_file_that_cannot_be_is_said_at_once(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 400) as disk:
-        video = VideoFile(disk / "a.avi", rate_hz=25)
+    with small_disk(tmp_path / "disk", 200) as disk:
+        video = VideoFile(disk / "a.mp4", rate_hz=25)
         noise = np.random.default_rng(0)
         for _ in range(40):
-            video.write(noise.integers(0, 255, (96, 128, 3), np.uint8))
-        with pytest.raises(ConfigError, match=r"a\.avi: the disk is full"):
+            video.write(noise.integers(0, 255, (480, 640, 3), np.uint8))
+        with pytest.raises(ConfigError, match=r"a\.mp4: the disk is full"):
             video.close()
         video = VideoFile(disk / "b.avi", rate_hz=25)
         with pytest.raises(ConfigError, match=r"b\.avi: cannot be written: No space left"):
