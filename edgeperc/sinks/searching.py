@@ -146,7 +146,8 @@ class Searching(search_grpc.SearchServiceServicer):  # type: ignore[misc]
         steering = self._daemon.steering if self._daemon else None
         if steering is None:
             raise ControlError(
-                "this daemon steers no mirror", hint="it needs an app with [search]: edgeperc serve search"
+                "this daemon steers no mirror",
+                hint="it needs an app with [search]: edgeperc serve search",
             )
         return steering
 
