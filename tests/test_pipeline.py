@@ -314,6 +314,7 @@ class Seeker:
     told: list[tuple[str, int]] = field(default_factory=list)
     finished: threading.Event = field(default_factory=threading.Event)
     stopped: int = 0
+    shown: list[bool] = field(default_factory=list)
 
     def run(self, emit: Callable[[Result], None], see: Callable[[Frame], None] | None) -> None:
         self.finished.wait(10)
@@ -321,7 +322,8 @@ class Seeker:
             see(frame(76))
         emit(label(frame(77)))
 
-    def show(self, wanted: bool) -> None: ...
+    def show(self, wanted: bool) -> None:
+        self.shown.append(wanted)
 
     def hint(self, pipeline: str, result: Result) -> None:
         self.told.append(("hint", result.stamp.end_ns))
@@ -355,6 +357,28 @@ def test_a_search_is_told_everything_and_its_results_go_to_the_sinks() -> None:
     assert run.errors == ("unplugged",)
     assert run.hints == ("plug it in",)
     assert [status.name for status in run.sensors()] == ["dvs", "mirror"]
+
+
+@dataclass
+class Seeing(Kept):
+    """A sink that keeps packets, too."""
+
+    packets: list[Packet] = field(default_factory=list)
+
+    def take(self, packet: Packet) -> None:
+        self.packets.append(packet)
+
+
+def test_what_a_search_sees_goes_to_the_sinks_that_want_packets() -> None:
+    seeing, seeker = Seeing(), Seeker()
+    script = Script([frame(0)])
+    run = make_run(lambda: script, pipeline(frames=True), lossless=True, search=seeker)
+    run.add(seeing)
+    finish(run)
+    assert [packet.stamp.end_ns for packet in seeing.packets] == [0, 76_000]
+    assert seeker.shown[0] is True
+    run.remove(seeing)
+    assert seeker.shown[-1] is False
 
 
 def test_when_the_search_ends_everything_ends() -> None:
