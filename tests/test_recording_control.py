@@ -208,6 +208,13 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with path.open("wb") as rest:
+        while True:
+            rest.write(bytes(1 << 16))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 def test_a_full_disk_leaves_a_whole_file(tmp_path: Path) -> None:
     from edgeperc.recording.head import About
@@ -226,9 +233,8 @@ def test_a_full_disk_leaves_a_whole_file(tmp_path: Path) -> None:
         assert seqs == list(range(len(seqs)))
         assert len(seqs) > 20
         assert repair(disk / "a.mcap").was_whole
-        with pytest.raises(OSError, match="No space"), (disk / "rest").open("wb") as rest:
-            while True:
-                rest.write(bytes(1 << 16))
+        with pytest.raises(OSError, match="No space"):
+            fill(disk / "rest")
         with pytest.raises(ConfigError, match=r"b\.mcap: cannot be written: No space left"):
             Recorder(disk / "b.mcap", About(values={}, files={}))
         assert not (disk / "b.mcap").exists()
