@@ -35,6 +35,7 @@ from edgeperc.plan import Plan
 from edgeperc.result import Inventory, Result
 from edgeperc.sinks.security import Tokens, is_loopback
 from edgeperc.sinks.web_client import Client
+from edgeperc.sinks.web_door import Door
 from edgeperc.sinks.web_encoder import Encoder, Key
 from edgeperc.sinks.web_guard import Guard, tls_context
 from edgeperc.sinks.web_search import view_of
@@ -57,6 +58,7 @@ MAX_MESSAGE_BYTES = 1 << 16
 HEARTBEAT_S = 20.0
 SAMPLE_S = 1.0
 _START_S, _STOP_S = 10.0, 1.5
+_CONNECTIONS, _PATIENCE_S = 64, 10.0
 _BOUNDARY = "edgeperc-picture"
 
 Window = Annotated[float, msgspec.Meta(gt=0, le=1000)]
@@ -197,7 +199,9 @@ class Web:
 
     async def _until_closed(self, context: Any) -> None:
         self._closing = asyncio.Event()
-        app = web.Application(middlewares=[self._guard.middleware], client_max_size=4096)
+        door = Door(most=_CONNECTIONS + 4 * self._max_clients)
+        guards = [door.middleware, self._guard.middleware]
+        app = web.Application(middlewares=guards, client_max_size=4096)
         app.add_routes(
             [
                 web.get("/", self._page),
@@ -210,11 +214,16 @@ class Web:
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
-        await web.SockSite(runner, self._listener, ssl_context=context).start()
+        door.open(runner.server)
+        timeout_s = None if context is None else _PATIENCE_S
+        server = await self._loop.create_server(
+            door, sock=self._listener, ssl=context, ssl_handshake_timeout=timeout_s
+        )
         self._ready.set()
         await self._closing.wait()
         for client in list(self._clients):
             client.close()
+        server.close()
         await runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
@@ -231,7 +240,8 @@ class Web:
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         """A token for a cookie."""
         response = web.Response(status=204)
-        if not self._guard.log_in((await request.text()).strip(), response):
+        token = await asyncio.wait_for(request.text(), _PATIENCE_S)
+        if not self._guard.log_in(token.strip(), response):
             await asyncio.sleep(0.5)
             return web.Response(status=401, text="this token is not known\n")
         return response
