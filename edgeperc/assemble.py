@@ -17,11 +17,9 @@ from edgeperc.pairs import Rules
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.plan import Plan, check_names, open_model, own_time
 from edgeperc.result import Inventory, Sink, SourceInfo, Viewer
-from edgeperc.steering.build import build
 from edgeperc.steering.hints import TimedHints
 from edgeperc.steering.inline import InlineSearch
 from edgeperc.steering.process import ProcessSearch
-from edgeperc.tracker import Tracker
 from edgeperc.validate import Validator
 from edgeperc.window import CountWindows, TimeWindows, Windows
 
@@ -39,6 +37,8 @@ def assemble(
     sensors that have no time of their own, such as recordings and the twin; None = no pacing.
     viewer: one more sink, which is also shown the frames. Raises ConfigError or ModelError.
     """
+    from edgeperc.tracker import Tracker
+
     check_names(plan)
     clock = ReplayClock(speed)
     steered = plan.app.search.gaze if plan.app.search else None
@@ -84,6 +84,8 @@ def _search(
     if not lossless:
         anchor = clock.origin if own_time(plan) else host_clock().origin
         return ProcessSearch(plan, hints=names, anchor=anchor)
+    from edgeperc.steering.build import build
+
     delay_ns = round(plan.app.search.hint_delay_ms * 1e6)
     hints = TimedHints(sorted(names), delay_ns=delay_ns)
     parts = partial(build, plan, clock=clock, hints=hints, lossless=True)

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime as ort
-
 _CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver."""
 _NVINFER = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8", "libnvinfer.so")
@@ -42,6 +40,8 @@ class Versions:
 
 def versions_of(provider: str, options: Mapping[str, str]) -> Versions | None:
     """What engines of a provider depend on; None if it builds none, or it cannot be known."""
+    import onnxruntime as ort  # not by those who only ask what is being built
+
     if provider == "OpenVINOExecutionProvider":
         device = options.get("device_type", "CPU")
         return Versions(f"onnxruntime {ort.__version__}", f"{device}, {_processor()}")

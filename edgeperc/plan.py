@@ -14,14 +14,13 @@ from edgeperc import places, plugin
 from edgeperc.calibration.intrinsics import intrinsics_of
 from edgeperc.changes import changed, said
 from edgeperc.config import App, PipelineTable, Rig, convert, parse_toml
-from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, blame
-from edgeperc.providers import asked
-from edgeperc.segment import Segmenter
-from edgeperc.tracker import Tracker, open_tracker
 
 if TYPE_CHECKING:
+    from edgeperc.detect import Detector
     from edgeperc.fusion import FusionSegmenter
+    from edgeperc.segment import Segmenter
+    from edgeperc.tracker import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,15 @@ class Plan:
 def open_model(
     model: places.ModelFolder, table: PipelineTable
 ) -> Segmenter | FusionSegmenter | Detector | Tracker:
-    """The model of a pipeline, loaded. Raises ModelError."""
+    """The model of a pipeline, loaded. Raises ModelError.
+
+    What runs networks is imported here: who only reads plans, as a daemon's front, does without.
+    """
+    from edgeperc.detect import Detector
+    from edgeperc.providers import asked
+    from edgeperc.segment import Segmenter
+    from edgeperc.tracker import open_tracker
+
     if model.card.task == "promptable":
         return open_tracker(model, table)
     providers = asked(table)

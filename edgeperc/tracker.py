@@ -21,9 +21,7 @@ from edgeperc.config import PipelineTable, PromptedObject
 from edgeperc.errors import ConfigError, DataError, EdgepercError, ModelError
 from edgeperc.packet import Frame, ModelInput
 from edgeperc.places import ModelFolder
-from edgeperc.prompt import Efficient, VideoSession
 from edgeperc.prompting.prompts import Prompt
-from edgeperc.providers import asked
 from edgeperc.result import Instances, ModelRef
 from edgeperc.sessions import Accepted, Add, Asked, RefusedError, Sessions
 
@@ -54,6 +52,9 @@ class Video(Protocol):
 
 def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
     """The tracker of a pipeline, its networks loaded. Raises ModelError or ConfigError."""
+    from edgeperc.prompt import Efficient, VideoSession
+    from edgeperc.providers import asked
+
     options = table.prompt
     efficient = Efficient(
         window_routing=options.window_routing, memory_keep_share=options.memory_keep_share

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,7 @@ class Victim:
     """`edgeperc serve` of an app, with a client that counts results by pipeline's model.
 
     app: text of the app's file, whose first sink is gRPC on port 0. files: further files beside
-    it, by name. Raises FaultError if it is not ready in time.
+    it, by name. options: of the command. Raises FaultError if it is not ready in time.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Victim:
         *,
         files: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ class Victim:
         self.log = folder / "log.txt"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgeperc", "serve", str(self.app)],
+                [sys.executable, "-m", "edgeperc", "serve", str(self.app), *options],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -114,6 +115,11 @@ class Victim:
         """How many results of a model have come so far."""
         with self._lock:
             return self._counts[model]
+
+    def all_results(self) -> int:
+        """How many results have come so far."""
+        with self._lock:
+            return self._counts.total()
 
     def wait_results(self, model: str, count: int = 1, patience_s: float = PATIENCE_S) -> float:
         """Wait for so many more results of a model; how long that took, in s."""

@@ -20,7 +20,7 @@ def bench(
         typer.Argument(
             metavar="[SUITE]",
             help="Which figures: events, search, calibration, sam, compress, compress-accuracy, "
-            "fusion, fusion-accuracy, serve, faults, soak.",
+            "fusion, fusion-accuracy, serve, faults, soak, processes.",
         ),
     ] = "events",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write them here.")] = None,
@@ -165,7 +165,7 @@ def _own_settings(
         return {"settings": _fusion_accuracy(folder, seeds)}
     if suite == "soak":
         return {"seconds": seconds}
-    given = {"only": tuple(only)} if suite in ("fusion", "faults") and only else {}
+    given = {"only": tuple(only)} if suite in ("fusion", "faults", "processes") and only else {}
     return {**given, "soak_s": seconds} if suite == "faults" and seconds else given
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from edgeperc import __version__
 from edgeperc.errors import DataError, EdgepercError
-from edgeperc.infer import Session, fits
 from edgeperc.proto.inference import open_inference_pb2 as oip
 from edgeperc.proto.inference import open_inference_pb2_grpc as oip_grpc
 from edgeperc.sessions import RefusedError
 from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.models import LoadedModel, LoadedModels, installed
 from edgeperc.sinks.replies import answered, its_turn, sentence
+
+if TYPE_CHECKING:
+    from edgeperc.infer import Session
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 VERSION = "1"
@@ -205,6 +207,8 @@ def _given(request: oip.ModelInferRequest, network: Session) -> list[NDArray[Any
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise DataError(f"{len(request.inputs)} inputs with {len(raw)} raw contents")
+    from edgeperc.infer import fits  # onnxruntime, which the daemon's front does without
+
     arrays: dict[str, NDArray[Any]] = {}
     for number, tensor in enumerate(request.inputs):
         if tensor.name not in network.input_shapes or tensor.name in arrays:

@@ -14,17 +14,20 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from edgeperc import places
-from edgeperc.detect import Detector
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
 from edgeperc.packet import Frame
 from edgeperc.places import ModelFolder
 from edgeperc.result import Detections, LabelMap, ModelRef
-from edgeperc.segment import Segmenter
 from edgeperc.sessions import RefusedError
-from edgeperc.sinks.prompted import PromptedPictures
+
+if TYPE_CHECKING:
+    from edgeperc.detect import Detector
+    from edgeperc.infer import Session
+    from edgeperc.segment import Segmenter
+    from edgeperc.sinks.prompted import PromptedPictures
 
 MOST_LOADED = 8
 LOAD_S = 2.0
@@ -79,6 +82,8 @@ class LoadedModel:
     @cached_property
     def prompted(self) -> PromptedPictures:
         """The model that answers what prompts mean in a picture. Raises ModelError."""
+        from edgeperc.sinks.prompted import PromptedPictures  # numba, which others do without
+
         return PromptedPictures(self._folder, threads=self._threads)
 
     @cached_property
@@ -87,6 +92,9 @@ class LoadedModel:
         if not self.takes_pictures:
             hint = "give it prompts" if self.takes_prompts else ""
             raise ModelError(f"model '{self.name}' does not answer for a picture alone", hint=hint)
+        from edgeperc.detect import Detector
+        from edgeperc.segment import Segmenter
+
         if self._folder.card.task == "detection":
             return Detector(self._folder, threads=self._threads)
         return Segmenter(self._folder, threads=self._threads)
@@ -100,6 +108,8 @@ class LoadedModel:
                 f"model '{self.name}' has no network of one piece",
                 hint="promptable models are asked by edgeperc.v1: Segment and TrackingService",
             )
+        from edgeperc.infer import Session
+
         return Session(path, threads=self._threads)
 
     def answer(self, frame: Frame) -> LabelMap | Detections:

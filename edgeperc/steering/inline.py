@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from edgeperc.packet import Frame, Gaze
 from edgeperc.result import ModelRef, Result
 from edgeperc.status import PipelineStatus, SensorStatus
-from edgeperc.steering.build import Parts
 from edgeperc.steering.hints import TimedHints
 from edgeperc.steering.lease import MirrorLease, Order
+
+if TYPE_CHECKING:
+    from edgeperc.steering.build import Parts
 
 Emit: TypeAlias = Callable[[Result], None]
 See: TypeAlias = Callable[[Frame], None]
