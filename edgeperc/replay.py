@@ -24,7 +24,7 @@ from edgeperc.render import Overlay, Render
 from edgeperc.render_frames import RenderFrames
 from edgeperc.render_pairs import RenderPairs
 from edgeperc.serve import watch_run
-from edgeperc.steering.build import calibrations
+from edgeperc.steering.calibrated import calibrations
 from edgeperc.table import run_report
 
 TWIN_S = 10.0

@@ -9,7 +9,8 @@ from edgeperc import places
 from edgeperc.calibration.file import load_calibration
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan, check_names, own_time
-from edgeperc.steering.build import calibrated_size, calibrations, panorama_of, scheduler_of
+from edgeperc.steering.build import panorama_of, scheduler_of
+from edgeperc.steering.calibrated import calibrated_size, calibrations
 
 PIPELINES = """
 [[pipelines]]

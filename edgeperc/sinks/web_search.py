@@ -29,7 +29,7 @@ def view_of(plan: Plan | None) -> SearchView | None:
     """The view of a plan that searches, or None. Raises ConfigError."""
     if plan is None or plan.app.search is None:
         return None
-    from edgeperc.steering.build import calibrations
+    from edgeperc.steering.calibrated import calibrations
 
     field = plan.rig.field
     return SearchView(

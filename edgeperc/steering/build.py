@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeperc import places, plugin
-from edgeperc.calibration.file import Calibration, identify, load_calibration, uncalibrated
 from edgeperc.clock import Clock, SteppedClock
 from edgeperc.detect import Detector
 from edgeperc.errors import ConfigError, DeviceError, blame
@@ -24,6 +22,7 @@ from edgeperc.result import ModelRef, Result
 from edgeperc.search.grid import Grid
 from edgeperc.search.schedulers import Scheduler, Sight
 from edgeperc.status import PipelineStatus, SensorStatus
+from edgeperc.steering.calibrated import calibrated_size, calibrations
 from edgeperc.steering.device import Device
 from edgeperc.steering.free_running import AsItComes, FreeRunning
 from edgeperc.steering.hints import Hints
@@ -244,39 +243,3 @@ def scheduler_of(plan: Plan, panorama: Panorama, period_ns: int) -> Scheduler:
     )
     scheduler: Scheduler = construct()
     return scheduler
-
-
-def calibrated_size(plan: Plan) -> tuple[int, int] | None:
-    """Width and height of the wide pictures that a rig was calibrated for."""
-    if not plan.rig.calibration:
-        return None
-    stored = load_calibration(plan.rig_path.parent / plan.rig.calibration).rig
-    return stored.width_px, stored.height_px
-
-
-def calibrations(plan: Plan) -> Callable[[tuple[int, int]], Calibration]:
-    """The rig's calibration for a size of wide picture; without a file a linear guess.
-
-    Raises ConfigError if the file cannot be read or is of another rig, and the answer if it is
-    of another size of picture.
-    """
-    rig, field = plan.rig, plan.rig.field
-    stored = None
-    if rig.calibration:
-        identity = identify(rig, field.wide, field.search, calibrated_size(plan) or (0, 0))
-        stored = load_calibration(plan.rig_path.parent / rig.calibration, identity)
-
-    @lru_cache(maxsize=8)
-    def of_size(picture_px: tuple[int, int]) -> Calibration:
-        if stored is None:
-            identity = identify(rig, field.wide, field.search, picture_px)
-            return uncalibrated(identity, math.radians(field.wide_deg))
-        if picture_px != (stored.rig.width_px, stored.rig.height_px):
-            raise ConfigError(
-                f"{rig.calibration}: is for wide pictures of {stored.rig.width_px} ×"
-                f" {stored.rig.height_px} px, these are {picture_px[0]} × {picture_px[1]}",
-                hint="run edgeperc calibrate with the camera's present size",
-            )
-        return stored
-
-    return of_size
