@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import logging
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,17 @@ def pytest_collection_finish() -> None:
     """What all the imports made stays to the end: no collection need look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """A verb that was run in this process writes no lines to the standard error of a later test."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler:
+            logging.root.removeHandler(handler)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edgeperc.bench import timing
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.sam import Bench, Settings, measure
 from edgeperc.bench.sam_worker import _routed, card_of, serve, windows_at_share
@@ -33,14 +34,20 @@ MS = {
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Parts that sleep; the names of those that were started."""
-    started = []
+    """Parts that take their time on a clock of their own; the names of those that were started."""
+    started, now_ns = [], 0
+
+    def take(ms: int) -> None:
+        nonlocal now_ns
+        now_ns += ms * 1_000_000
 
     @contextmanager
     def worker(self: Bench, network: str, part: str) -> Iterator[Callable[[], object]]:
         started.append(part)
-        yield lambda: time.sleep(MS[part] * 1e-3)
+        yield lambda: take(MS[part])
 
+    clock = SimpleNamespace(perf_counter_ns=lambda: now_ns, sleep=lambda _: None)
+    monkeypatch.setattr(timing, "time", clock)
     monkeypatch.setattr(Bench, "_worker", worker)
     monkeypatch.setattr(Bench, "_gflop", lambda self, network, part: 6.0)
     monkeypatch.setattr(Bench, "peak", 200.0)

@@ -63,14 +63,14 @@ def _is_verbose() -> bool:
 def _verb(error: Exception) -> str:
     """As much of the command line as was understood."""
     context = getattr(error, "ctx", None)
-    return " ".join(["edgeperc", *(context.command_path.split()[1:] if context else ())])
+    return context.command_path if context else "edgeperc"
 
 
 def main() -> None:
     """Run the command line; mistakes are one line and exit code 2, without a traceback."""
     screen.prepare()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="edgeperc")  # also for python -m edgeperc
     except EdgepercError as error:
         code = complain(str(error), error.hint, error.exit_code)
         if _is_verbose():
