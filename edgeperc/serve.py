@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -28,6 +29,7 @@ from edgeperc.table import run_table
 log = logging.getLogger("edgeperc")
 
 _PLAIN_EVERY_S = 10.0
+_FILES = 65_536
 
 
 def serve(
@@ -46,6 +48,7 @@ def serve(
     Raises ConfigError or ModelError before anything starts.
     """
     console = console or screen()
+    _many_files()
     plan = Plan.load(app, changes)
     daemon: SupervisedDaemon | None = None
     with loading(console):
@@ -143,6 +146,15 @@ def watch_run(
         run.stop()
     console.print(run_table(run))
     return not ended
+
+
+def _many_files() -> None:
+    """Permit as many open files as the system lets us: each client is one, and 1024 is usual."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _tell(notify: Notify, run: Running, errors: tuple[str, ...]) -> None:

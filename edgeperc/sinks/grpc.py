@@ -61,6 +61,7 @@ SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.so_reuseport", 0),  # two daemons on one port would share its clients by chance
+    ("grpc.server_handshake_timeout_ms", 10_000),  # else silent connections stay for 120 s
     ("grpc.keepalive_time_ms", 20_000),  # notices a client that lost its network
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
