@@ -95,9 +95,14 @@ def test_a_verb_that_cannot_print_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_daemon_permits_itself_more_open_files_than_a_shell_does(tmp_path: Path) -> None:
-    asks = "print('soft', resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
-    lowers = "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\nresource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 256), most))\n"
-    code = f"import resource\n{lowers}from edgeperc.serve import _many_files\n_many_files()\n{asks}"
+    code = (
+        "from resource import *\n"
+        "_, most = getrlimit(RLIMIT_NOFILE)\n"
+        "setrlimit(RLIMIT_NOFILE, (min(most, 256), most))\n"
+        "from edgeperc.serve import _many_files\n"
+        "_many_files()\n"
+        "print('soft', getrlimit(RLIMIT_NOFILE)[0])"
+    )
     ended = python("-c", code, cwd=tmp_path, stdout=subprocess.PIPE)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
