@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 
+from edgeperc.addresses import is_loopback
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
-from edgeperc.proto.retry import retry_s_of
-from edgeperc.sinks.security import is_loopback
+from edgeperc.proto.retry import FROM_DAEMON, retry_s_of
 
 DEFAULT_PORT = 50051
 CHANNEL_OPTIONS = (
@@ -31,8 +31,6 @@ _REFUSALS = {
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.ALREADY_EXISTS,
 }
-FROM_DAEMON = ("edgeperc-error", "1")
-"""Trailing metadata of what a daemon says, to tell it from what gRPC says of the network."""
 
 
 class NotYetError(DeviceError):

@@ -178,7 +178,7 @@ def test_it_listens_where_it_may() -> None:
     with pytest.raises(ConfigError, match="would answer everybody"):
         Metrics(daemon=Daemon(), listen="0.0.0.0:0")  # type: ignore[arg-type]
     Metrics(daemon=Daemon(), listen="0.0.0.0:0", insecure=True).close()  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="is not HOST:PORT"):
+    with pytest.raises(ConfigError, match="expected"):
         Metrics(daemon=Daemon(), listen="9464")  # type: ignore[arg-type]
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

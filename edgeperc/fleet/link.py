@@ -15,11 +15,11 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from edgeperc.addresses import is_loopback
 from edgeperc.errors import ConfigError, DeviceError
 
 LEASE_S = 5
@@ -121,7 +121,7 @@ def check_reach(endpoints: Sequence[str], security: Security, mode: str = "clien
                 )
             if mode == "router" and not ((security.cert and security.key) or security.config):
                 raise ConfigError(f"{each}: needs a certificate and its key")
-        elif not (security.insecure or _is_loopback(place.rpartition(":")[0].strip("[]"))):
+        elif not (security.insecure or is_loopback(place.rpartition(":")[0].strip("[]"))):
             raise ConfigError(
                 f"{each}: everybody on the network could watch and steer the fleet",
                 hint="use tls/..., or say insecure if the network is trusted",
@@ -160,13 +160,6 @@ def _config(
     for name, value in settings.items():
         config.insert_json5(name, json.dumps(value))
     return config
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _short(error: Exception) -> str:

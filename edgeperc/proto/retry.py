@@ -1,4 +1,5 @@
-"""When it is worth while to ask again, as a failed call says it: google.rpc.RetryInfo.
+"""What the trailing metadata of a failed call say: that a daemon said no, and not the network, and
+when it is worth while to ask again (google.rpc.RetryInfo).
 
 context.set_trailing_metadata((retry_metadata(14, "no result yet", retry_s=1.0),))
 retry_s_of(error.trailing_metadata())   # 1.0, or None where nothing is said
@@ -14,6 +15,8 @@ from google.protobuf.message import DecodeError
 
 from edgeperc.proto.edgeperc.v1 import errors_pb2 as errors
 
+FROM_DAEMON = ("edgeperc-error", "1")
+"""Tells what a daemon says from what gRPC says of the network."""
 KEY = "grpc-status-details-bin"
 TYPE = "google.rpc.RetryInfo"
 LONGEST_S = 3600.0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+from edgeperc.addresses import bracketed, is_loopback, parse_listen
 from edgeperc.config import Positive
 from edgeperc.control import Daemon
 from edgeperc.errors import ConfigError
@@ -38,7 +39,6 @@ from edgeperc.sinks.security import (
     Tls,
     Tokens,
     check_exposure,
-    is_loopback,
     server_credentials,
 )
 from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
@@ -94,7 +94,7 @@ class Grpc:
         anybody: Role | None = None,
         insecure: bool = False,
     ) -> None:
-        host, port = parse_listen(listen)
+        host, port = parse_listen(listen, "grpc sink")
         tls = _tls(tls_cert, tls_key, client_ca)
         local = is_loopback(host)
         if not insecure:
@@ -144,7 +144,7 @@ class Grpc:
         self._health.add_to(self._server)
         if local:
             Reflection(services, standard).add_to(self._server)
-        self.address = f"{_bracketed(host)}:{_bind(self._server, host, port, credentials)}"
+        self.address = f"{bracketed(host)}:{_bind(self._server, host, port, credentials)}"
         self.where = f"edgeperc watch {self.address}"
         self._punctual.start()
         self._server.start()
@@ -196,14 +196,6 @@ class Grpc:
         return {**self._guard.refused, **self._punctual.refused}
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
-    """Host and port. Raises ConfigError."""
-    host, _, port = listen.rpartition(":")
-    if not (host and port.isdecimal() and int(port) <= 65535):
-        raise ConfigError(f'grpc sink: listen = "{listen}", expected "host:port"')
-    return host.strip("[]"), int(port)
-
-
 def _tls(cert: str, key: str, client_ca: str) -> Tls | None:
     if bool(cert) != bool(key) or (client_ca and not cert):
         raise ConfigError(
@@ -219,15 +211,11 @@ def _tls(cert: str, key: str, client_ca: str) -> Tls | None:
     )
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _bind(
     server: grpc.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
 ) -> int:
     """Take the port, or raise ConfigError with the system's own reason, which grpc keeps."""
-    address = f"{_bracketed(host)}:{port}"
+    address = f"{bracketed(host)}:{port}"
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()

@@ -10,7 +10,6 @@ here packet by packet: it is what the daemon's own status says.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -27,6 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
+from edgeperc.addresses import is_loopback, parse_listen
 from edgeperc.control import (
     Daemon,
     DaemonStatus,
@@ -63,8 +63,8 @@ class Metrics:
     def __init__(
         self, *, daemon: Daemon, listen: str = "127.0.0.1:9464", insecure: bool = False
     ) -> None:
-        host, port = _parse(listen)
-        if not (insecure or _is_loopback(host)):
+        host, port = parse_listen(listen, "metrics sink")
+        if not (insecure or is_loopback(host)):
             raise ConfigError(
                 f'metrics sink: listen = "{listen}" would answer everybody on the network',
                 hint="listen on 127.0.0.1, or set insecure = true if the network is trusted",
@@ -279,17 +279,3 @@ def _states(
     for named, state in now.items():
         metric.add_metric(named, {each: each == state for each in states})
     return metric
-
-
-def _parse(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f'metrics sink: listen = "{listen}" is not HOST:PORT')
-    return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

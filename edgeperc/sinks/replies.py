@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 import grpc
 
-from edgeperc.connection import FROM_DAEMON
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
-from edgeperc.proto.retry import retry_metadata
+from edgeperc.proto.retry import FROM_DAEMON, retry_metadata
 
 CODES = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,

@@ -11,7 +11,6 @@ or others could read it, nobody is let in until that is mended.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import ssl
 import threading
@@ -24,6 +23,7 @@ from typing import Any, Literal, get_args
 
 import grpc
 
+from edgeperc.addresses import is_loopback
 from edgeperc.errors import ConfigError
 
 log = logging.getLogger("edgeperc")
@@ -332,14 +332,6 @@ def _bearer(metadata: Any) -> str:
             kind, _, token = value.partition(" ")
             return token.strip() if kind.lower() == "bearer" else ""
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. A name other than localhost is not trusted."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_exposure(host: str, who: str, *, encrypted: bool, asks: bool) -> None:

@@ -27,13 +27,14 @@ import msgspec
 from aiohttp import web
 
 from edgeperc import __version__
+from edgeperc.addresses import bracketed, is_loopback, parse_listen
 from edgeperc.config import Positive
 from edgeperc.control import ControlError, Daemon
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Packet
 from edgeperc.plan import Plan
 from edgeperc.result import Inventory, Result
-from edgeperc.sinks.security import Tokens, is_loopback
+from edgeperc.sinks.security import Tokens
 from edgeperc.sinks.web_client import Client
 from edgeperc.sinks.web_door import Door
 from edgeperc.sinks.web_encoder import Encoder, Key
@@ -93,7 +94,7 @@ class Web:
         tls_key: str = "",
         insecure: bool = False,
     ) -> None:
-        host, port = _parse(listen)
+        host, port = parse_listen(listen, "web sink")
         secure = bool(tls_cert or tls_key)
         if not (is_loopback(host) or (tokens and (secure or insecure))):
             raise ConfigError(
@@ -115,7 +116,7 @@ class Web:
         self._watched: dict[asyncio.Queue[bytes], Key] = {}
         self._history = History(daemon)
         self._listener = _bind(host, port)
-        shown = "localhost" if host == "localhost" else _bracketed(host)
+        shown = "localhost" if host == "localhost" else bracketed(host)
         port = self._listener.getsockname()[1]
         self.where = f"{'https' if secure else 'http'}://{shown}:{port}"
         self._loop = asyncio.new_event_loop()
@@ -394,17 +395,6 @@ class Web:
 
     def _now(self) -> bytes:
         return self._history.now(self._encoder.streams, len(self._clients))
-
-
-def _parse(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not (host and port.isdecimal() and int(port) <= 65535):
-        raise ConfigError(f'web sink: listen = "{listen}", expected "host:port"')
-    return host.strip("[]"), int(port)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _bind(host: str, port: int) -> socket.socket:
