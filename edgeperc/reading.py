@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from edgeperc.errors import DataError, DeviceError
+from edgeperc.errors import ConfigError, DataError, DeviceError
 from edgeperc.packet import Events, Packet, Sensor
 from edgeperc.status import SensorStatus
 from edgeperc.validate import Validator
@@ -74,7 +74,7 @@ class Reading:
             except DataError as error:
                 status.state, status.error, status.hint = "failed", str(error), error.hint
                 break
-            except DeviceError as error:
+            except (DeviceError, ConfigError) as error:  # a file that is not there may come
                 status.error, status.hint = str(error), error.hint
                 if self._lossless:
                     status.state = "failed"

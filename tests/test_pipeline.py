@@ -175,10 +175,11 @@ def test_a_broken_recording_ends_with_its_error_after_its_prefix() -> None:
     assert run.sensors()[0].state == "failed"
 
 
-def test_a_lost_camera_is_reopened_and_its_clock_may_start_anew() -> None:
+@pytest.mark.parametrize("error", [DeviceError("unplugged"), ConfigError("no such file")])
+def test_a_lost_camera_is_reopened_and_its_clock_may_start_anew(error: EdgepercError) -> None:
     kept = Kept()
     lives = [
-        Script([events(1_000_000), events(1_000_010)], DeviceError("unplugged")),
+        Script([events(1_000_000), events(1_000_010)], error),
         Script([events(0), events(10), events(20)]),
     ]
     run = make_run(lambda: lives.pop(0), pipeline(), lossless=False, sink=kept)
