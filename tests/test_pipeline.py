@@ -8,7 +8,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from edgeperc import DataError, DeviceError, Events, Frame, LabelMap, ModelError, ModelRef, Stamp
+from edgeperc import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    EdgepercError,
+    Events,
+    Frame,
+    LabelMap,
+    ModelError,
+    ModelRef,
+    Stamp,
+)
 from edgeperc.clock import ReplayClock
 from edgeperc.packet import Packet
 from edgeperc.pipeline import Pipeline, Run, Search
