@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from edgeperc import (
+from edgeperc import DataError, DeviceError, Events, Frame, LabelMap, ModelError, ModelRef, Stamp
+from edgeperc.errors import ConfigError, EdgepercError
     ConfigError,
     DataError,
     DeviceError,
