@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from edgeperc import DataError, DeviceError, Events, Frame, LabelMap, ModelError, ModelRef, Stamp
-from edgeperc.errors import ConfigError, EdgepercError
+from edgeperc import (
     ConfigError,
     DataError,
     DeviceError,
