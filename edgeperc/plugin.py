@@ -163,8 +163,20 @@ def resolve(name: str, *, kind: Kind, where: str, folder: Path) -> Callable[...,
         raise _missing_library(name, kind, error) from error
     except (AttributeError, OSError, SyntaxError) as error:
         raise ConfigError(f"{where}: cannot load '{name}': {error}") from error
+    raise _unknown(name, kind, where)
+
+
+def check_name(name: str, kind: Kind, where: str) -> None:
+    """Raise ConfigError for a name that stands for nothing, without importing what it names."""
+    key = _KEYS[kind]
+    is_theirs = importlib.metadata.entry_points(group=f"edgeperc.{kind}s", name=name)
+    if not (name in TABLES[kind] or ":" in name or is_theirs):
+        raise _unknown(name, kind, f"{where} {key}")
+
+
+def _unknown(name: str, kind: Kind, where: str) -> ConfigError:
     known = ", ".join(sorted(TABLES[kind]))
-    raise ConfigError(
+    return ConfigError(
         f"{where}: unknown {kind} '{name}'",
         hint=f"built in are {known}; your own is 'package.module:Class' or './file.py:Class'",
     )

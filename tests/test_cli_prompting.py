@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -546,3 +547,23 @@ def test_the_list_of_models_says_what_each_is_for(
     assert "kind = video" in said
     with contextlib.redirect_stdout(io.StringIO()):
         assert places.find_card("sam-vit-b").card.task == "promptable"
+
+
+@pytest.mark.parametrize("out", ["drawn.png", "mask.json"])
+def test_a_file_that_does_not_fit_on_the_disk_leaves_what_was_there(
+    model: ModelFolder, here: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = "overlay" if out.endswith("png") else "rle"
+    asked = ("segment", "one.png", "--model", model.folder, "--point", "20,20", "--format", form)
+    Path(out).write_text("of before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        status = run(monkeypatch, *asked, "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    assert Path(out).read_text() == "of before"
+    assert [each.name for each in here.glob(".*")] == []
+    assert run(monkeypatch, *asked, "--out", out) == 0
+    assert Path(out).stat().st_size > 20

@@ -90,3 +90,11 @@ def test_a_missing_vendor_library_names_the_extra(
 def test_every_built_in_resolves(kind: plugin.Kind) -> None:
     for name in plugin.TABLES[kind]:
         assert callable(plugin.resolve(name, kind=kind, where="", folder=Path()))
+
+
+def test_a_name_is_checked_without_importing_what_it_names() -> None:
+    where = "app.toml [search]"
+    plugin.check_name("bayes", "scheduler", where)
+    plugin.check_name("nowhere.at_all:Scheduler", "scheduler", where)
+    with pytest.raises(ConfigError, match=r"\[search\] scheduler: unknown scheduler 'guess'"):
+        plugin.check_name("guess", "scheduler", where)

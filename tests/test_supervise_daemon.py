@@ -15,7 +15,7 @@ from edgeperc.control import ControlError
 from edgeperc.errors import ConfigError
 from edgeperc.plan import Plan
 from edgeperc.sinks.metrics import Metrics
-from edgeperc.supervise.daemon import SupervisedDaemon, open_daemon
+from edgeperc.supervise.daemon import SupervisedDaemon, _check, open_daemon
 
 from .ticking import PIPELINE, Kept, eventually, exists, write_app
 
@@ -208,3 +208,9 @@ def test_a_pipeline_that_was_started_anew_is_well_once_it_gives_results(serving:
     run.report()
     assert serving.sink.well["pipelines/a"] is True
     eventually(lambda: serving.daemon.status().state == "serving")
+
+
+def test_a_scheduler_is_looked_for_before_anything_ends() -> None:
+    _check(Plan.load("search"))
+    with pytest.raises(ConfigError, match="unknown scheduler 'guess'"):
+        _check(Plan.load("search", ["search.scheduler=guess"]))

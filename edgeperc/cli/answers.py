@@ -72,7 +72,7 @@ def write(
             file.write(found, name)
             file.close()
         elif form == "png" and out.suffix and len(found.masks) == 1:
-            out.write_bytes(masks.png(found.masks[0]))
+            _write_whole(out, masks.png(found.masks[0]))
         elif form == "png":
             out.mkdir(exist_ok=True)
             for object_id, mask in zip(found.ids.tolist(), found.masks, strict=True):
@@ -81,7 +81,8 @@ def write(
             rle = form == "rle"
             objects = plain.instances(found) if rle else outlines(found, tolerance_px=tolerance_px)
             size = dict(zip(("width", "height"), found.picture_px, strict=True))
-            out.write_text(json.dumps({"image": name, **size, "objects": objects}) + "\n")
+            text = json.dumps({"image": name, **size, "objects": objects}) + "\n"
+            _write_whole(out, text.encode())
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from error
 
@@ -95,7 +96,17 @@ def _overlay(found: Instances, picture: NDArray[np.uint8], out: Path) -> None:
     encoded, data = cv2.imencode(out.suffix.lower(), drawn)
     if not encoded:
         raise ConfigError(f"{out}: OpenCV cannot write {out.suffix}")
-    out.write_bytes(data.tobytes())
+    _write_whole(out, data.tobytes())
+
+
+def _write_whole(out: Path, data: bytes) -> None:
+    """Write a file, or leave what was there: nothing is there by halves. Raises OSError."""
+    scratch = out.with_name(f".{out.name}.new")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(out)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def said(

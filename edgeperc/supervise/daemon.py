@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from edgeperc import places
+from edgeperc import places, plugin
 from edgeperc.assemble import prepare_sink, sources_of
 from edgeperc.config import read_text
 from edgeperc.control import AppText, ControlError, DaemonStatus
@@ -165,6 +165,8 @@ def _check(plan: Plan) -> None:
     given = {"inventory": Inventory(), "trackers": (), "daemon": None, "plan": plan}
     for number in range(1, len(plan.app.sinks) + 1):
         prepare_sink(plan, number, given)
+    if plan.app.search:
+        plugin.check_name(plan.app.search.scheduler, "scheduler", f"{plan.app_where} [search]")
 
 
 def _etag(toml: str) -> str:
