@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 from edgeperc.errors import ConfigError, DataError, DeviceError, EdgepercError, ModelError
 from edgeperc.packet import Events, Frame, Gaze, Packet, Pair, Sensor, Stamp
-from edgeperc.result import Detections, Instances, LabelMap, Model, ModelRef, Result, Sink, Timings
+from edgeperc.result import Detections, Instances, LabelMap, Model, ModelRef, Result, Timings
+from edgeperc.sink import Sink
 
 __version__ = version("edgeperc")
 

@@ -16,7 +16,7 @@ from edgeperc.errors import ConfigError, blame
 from edgeperc.pairs import Rules
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.plan import Plan, check_names, open_model, own_time
-from edgeperc.result import Inventory, Sink, SourceInfo, Viewer
+from edgeperc.sink import Inventory, Sink, SourceInfo, Viewer
 from edgeperc.steering.hints import TimedHints
 from edgeperc.steering.inline import InlineSearch
 from edgeperc.steering.process import ProcessSearch

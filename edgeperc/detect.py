@@ -18,11 +18,11 @@ from edgeperc.detection.decode import DECODERS, Candidates
 from edgeperc.detection.merge import merge_tiles, suppress
 from edgeperc.detection.tiles import tile_views
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.providers import Providers
+from edgeperc.inference.session import Session
 from edgeperc.packet import Frame, ModelInput
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
-from edgeperc.providers import Providers
 from edgeperc.result import Detections, ModelRef, Timings
 
 T = TypeVar("T")

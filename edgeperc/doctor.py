@@ -98,7 +98,7 @@ def _runtime(needs: Needs) -> Iterator[Finding]:
     import onnxruntime as ort
 
     from edgeperc.config import ProviderName, ProviderTable
-    from edgeperc.providers import Provider, why_not
+    from edgeperc.inference.providers import Provider, why_not
 
     there = ort.get_available_providers()
     providers = {name: Provider(ProviderTable(name=name)) for name in get_args(ProviderName)}
@@ -123,7 +123,7 @@ def _runtime(needs: Needs) -> Iterator[Finding]:
 
 
 def _gpu(machine: Machine, needs: Needs) -> Iterator[Finding]:
-    from edgeperc.gpu import gpu, tensorrt_version
+    from edgeperc.inference.gpu import gpu, tensorrt_version
 
     found, tensorrt = gpu(), tensorrt_version()
     if found is None:

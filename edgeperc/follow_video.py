@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeperc.drawing import draw
 from edgeperc.drivers import formats
 from edgeperc.drivers.formats.pictures import picture_files
 from edgeperc.drivers.opencv import Video
@@ -22,8 +21,9 @@ from edgeperc.errors import DataError
 from edgeperc.newest import Newest
 from edgeperc.packet import Frame, Sensor
 from edgeperc.prompting.prompts import Prompt
+from edgeperc.render.drawing import draw
+from edgeperc.render.video import VideoFile
 from edgeperc.result import Instances
-from edgeperc.video import VideoFile
 
 _COUNT_S = 10.0
 

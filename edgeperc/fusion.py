@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from edgeperc.config import ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.fusion_graph import open_graph
+from edgeperc.inference.providers import Providers
 from edgeperc.jit import kernel
 from edgeperc.packet import Events, Frame, ModelInput, Pair, Stamp
 from edgeperc.places import ModelFolder
-from edgeperc.providers import Providers
 from edgeperc.represent import RECIPES, Taps
 from edgeperc.result import LabelMap, ModelRef, Timings
+from edgeperc.scan.graph import open_graph
 from edgeperc.segment import largest_class
 
 Floats = NDArray[np.float32]

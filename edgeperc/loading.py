@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
-from edgeperc.engines import building
+from edgeperc.inference.engines import building
 
 _LOOK_S = 0.5
 _SAY_EVERY_S = 10.0

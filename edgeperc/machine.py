@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeperc.engines import building
+from edgeperc.inference.engines import building
 
 _NICE = 23
 """CAP_SYS_NICE, with which a process may take any priority."""

@@ -15,7 +15,8 @@ from contextlib import suppress
 from edgeperc.control import SinkStatus
 from edgeperc.errors import EdgepercError
 from edgeperc.packet import Packet
-from edgeperc.result import CountingSink, HealthSink, PacketSink, Result, Sink
+from edgeperc.result import Result
+from edgeperc.sink import CountingSink, HealthSink, PacketSink, Sink
 
 
 class Outlets:

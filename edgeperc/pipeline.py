@@ -24,7 +24,8 @@ from edgeperc.outlets import Outlets
 from edgeperc.packet import Frame, ModelInput, Packet, Pair, Sensor
 from edgeperc.pairs import Rules
 from edgeperc.reading import Reading
-from edgeperc.result import Model, ModelRef, Result, Sink, Viewer
+from edgeperc.result import Model, ModelRef, Result
+from edgeperc.sink import Sink, Viewer
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.validate import Validator
 from edgeperc.window import Windows

@@ -112,7 +112,7 @@ def open_model(
     What runs networks is imported here: who only reads plans, as a daemon's front, does without.
     """
     from edgeperc.detect import Detector
-    from edgeperc.providers import asked
+    from edgeperc.inference.providers import asked
     from edgeperc.segment import Segmenter
     from edgeperc.tracker import open_tracker
 

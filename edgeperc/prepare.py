@@ -3,9 +3,9 @@
     for made in prepare(["search"], show=print):
         print(made.network, made.provider, made.seconds, made.bytes)
 
-TensorRT and OpenVINO build engines, which are kept (`edgeperc.engines`): minutes on a small GPU.
-The processor's own provider has nothing to keep: a network is loaded as quickly as its optimised
-copy would be. The kernels that turn events into tensors are compiled and kept by numba.
+TensorRT and OpenVINO build engines, which `edgeperc.inference.engines` keeps: minutes on a small
+GPU. The processor's own provider has nothing to keep: a network is loaded as quickly as its
+optimised copy would be. The kernels that turn events into tensors are compiled and kept by numba.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeperc import engines, places
+from edgeperc import places
 from edgeperc.config import ModelCard, PipelineTable
 from edgeperc.errors import ConfigError, ModelError, blame
-from edgeperc.infer import Opened, telling
+from edgeperc.inference import engines
+from edgeperc.inference.providers import asked
+from edgeperc.inference.session import Opened, telling
 from edgeperc.packet import Frame, Stamp
 from edgeperc.plan import Plan, open_model
 from edgeperc.prompt import Efficient, ImageSession, Prompt, VideoSession
-from edgeperc.providers import asked
 
 _LOOK_S = 0.2
 

@@ -20,9 +20,9 @@ from edgeperc.drivers import formats
 from edgeperc.errors import ConfigError, DataError, EdgepercError, StoppedError
 from edgeperc.pipeline import Run
 from edgeperc.plan import Plan
-from edgeperc.render import Overlay, Render
-from edgeperc.render_frames import RenderFrames
-from edgeperc.render_pairs import RenderPairs
+from edgeperc.render.frames import RenderFrames
+from edgeperc.render.pairs import RenderPairs
+from edgeperc.render.search import Overlay, Render
 from edgeperc.serve import watch_run
 from edgeperc.steering.calibrated import calibrations
 from edgeperc.table import run_report

@@ -8,14 +8,14 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.compressed import computed_in
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.compressed import computed_in
+from edgeperc.inference.providers import Providers
+from edgeperc.inference.session import Session
 from edgeperc.jit import kernel
 from edgeperc.packet import Events, Frame, ModelInput, Stamp
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
-from edgeperc.providers import Providers
 from edgeperc.represent import RECIPES, Recipe
 from edgeperc.result import LabelMap, ModelRef, Timings
 from edgeperc.spiking import SpikingEngine

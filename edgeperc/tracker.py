@@ -52,8 +52,8 @@ class Video(Protocol):
 
 def open_tracker(model: ModelFolder, table: PipelineTable) -> Tracker:
     """The tracker of a pipeline, its networks loaded. Raises ModelError or ConfigError."""
+    from edgeperc.inference.providers import asked
     from edgeperc.prompt import Efficient, VideoSession
-    from edgeperc.providers import asked
 
     options = table.prompt
     efficient = Efficient(

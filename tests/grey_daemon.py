@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeperc.packet import Frame
-from edgeperc.result import Inventory, SourceInfo
 from edgeperc.sessions import Sessions
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.tracker import Tracker
 

@@ -17,7 +17,7 @@ import torch
 
 from edgeperc import cli, places
 from edgeperc.config import ModelCard, load
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.export_efficient import published_bypass
 from edgeperc.offline.nets import sam, sam2
 from edgeperc.offline.nets.efficient import Tail

@@ -20,7 +20,8 @@ import pytest
 from edgeperc.client import Client, Received, connect
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.packet import Stamp
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo, Timings
+from edgeperc.result import LabelMap, ModelRef, Timings
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 
 MODEL = ModelRef(name="m", sha256="c0ffee", engine="onnxruntime", provider="cpu")
@@ -28,7 +29,7 @@ INVENTORY = Inventory(sources=(SourceInfo(name="dvs", driver="twin"),), models=(
 
 DAEMON = """
 import time
-from edgeperc.result import Inventory
+from edgeperc.sink import Inventory
 from edgeperc.sinks.grpc import Grpc
 
 sink = Grpc(listen="127.0.0.1:0", inventory=Inventory())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeperc import places
 from edgeperc.cli.access import with_insecure
 from edgeperc.client import Client, connect
-from edgeperc.connection import Access
+from edgeperc.client.connection import Access
 from edgeperc.control import (
     AppText,
     ControlError,
@@ -31,8 +31,9 @@ from edgeperc.control import (
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
 from edgeperc.meter import MeterSnapshot, StageRow
 from edgeperc.packet import Frame, Gaze, Stamp
-from edgeperc.result import Detections, Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import Detections, LabelMap, ModelRef
 from edgeperc.segment import Segmenter
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.status import PipelineStatus, SensorStatus
 

@@ -23,7 +23,7 @@ CLEAN = {"sys/class/thermal/thermal_zone0/temp": "45000"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("edgeperc.providers.why_not", lambda _: "")
+    monkeypatch.setattr("edgeperc.inference.providers.why_not", lambda _: "")
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_provider_that_does_not_start(root: Path, monkeypatch: pytest.MonkeyPa
         lambda: ["TensorrtExecutionProvider", "CPUExecutionProvider"],
     )
     words = {"TensorrtExecutionProvider": "libnvinfer.so.10: cannot open shared object file"}
-    monkeypatch.setattr("edgeperc.providers.why_not", lambda name: words.get(name, ""))
+    monkeypatch.setattr("edgeperc.inference.providers.why_not", lambda name: words.get(name, ""))
     found = examine(machine=Machine(root))
     assert of(found, "onnxruntime")[0].said.endswith("runs networks by cpu")
     assert bad(found, "onnxruntime").state == "warning"

@@ -18,7 +18,7 @@ from edgeperc import config
 from edgeperc.config import Accuracy, Checkpoint, Input, ModelCard
 from edgeperc.drivers.replay import Replay
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.compare import doubts
 from edgeperc.offline.export import (

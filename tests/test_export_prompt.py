@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline import export_prompt, onnx_part, trainers
 from edgeperc.offline.export_prompt import PromptReport, export_network, import_checkpoint
 from edgeperc.offline.nets import sam2 as sam2_nets

@@ -18,7 +18,7 @@ from edgeperc import (
     Timings,
     masks,
 )
-from edgeperc.result import Inventory
+from edgeperc.sink import Inventory
 from edgeperc.sinks.file import File
 
 

@@ -14,7 +14,7 @@ from edgeperc.config import ModelCard, load
 from edgeperc.detect import Detector
 from edgeperc.detection.decode import finder
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline import export_finder, trainers
 from edgeperc.offline.nets.finder import LOG_VARIANCES, STRIDE_PX, Finder, Regions
 from edgeperc.packet import Frame, Stamp

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgeperc import render_pairs
 from edgeperc.assemble import assemble
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Events, Frame, Pair, Stamp
 from edgeperc.plan import Plan
+from edgeperc.render import pairs as render_pairs
 from edgeperc.replay import Replayed, replay, replay_plan, rig_plan
 from edgeperc.result import LabelMap, ModelRef
 

@@ -27,7 +27,8 @@ from edgeperc.errors import ConfigError
 from edgeperc.packet import Stamp
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import STANDARD_STREAMS, Grpc
 
 MODEL = ModelRef(name="sltnet-twin", sha256="c0ffee", engine="onnxruntime")
@@ -44,7 +45,8 @@ DAEMON = """
 import sys, threading
 import numpy as np
 from edgeperc.packet import Stamp
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 
 model = ModelRef(name="m")

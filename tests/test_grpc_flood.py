@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
-from edgeperc.result import Inventory, ModelRef, SourceInfo
+from edgeperc.result import ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import ASKING, Grpc
 from edgeperc.sinks.session_messages import MAX_MESSAGE_BYTES
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edgeperc import places
 from edgeperc.proto.inference import open_inference_pb2 as oip
 from edgeperc.proto.inference import open_inference_pb2_grpc as oip_grpc
-from edgeperc.result import Inventory, ModelRef
+from edgeperc.result import ModelRef
+from edgeperc.sink import Inventory
 from edgeperc.sinks.grpc import Grpc
 
 from .test_client import label_map

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgeperc import engines
-from edgeperc.engines import engine_for
-from edgeperc.gpu import Versions
+from edgeperc.inference import engines
+from edgeperc.inference.engines import engine_for
+from edgeperc.inference.gpu import Versions
 from edgeperc.loading import loading
 
 

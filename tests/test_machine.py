@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from edgeperc import engines
+from edgeperc.inference import engines
 from edgeperc.machine import HERE, Machine, clock_is_set, cores, machine_notes
 
 
@@ -111,7 +112,12 @@ def test_notes_of_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("resource.getrlimit", lambda _: (0, 0))
     building = engines.root() / ".building-net-1"
     building.mkdir(parents=True)
-    key = {"network": "net.onnx", "provider": engines.TENSORRT, "began_s": time.time() - 92}
+    key: dict[str, object] = {
+        "network": "net.onnx",
+        "provider": engines.TENSORRT,
+        "pid": os.getpid(),
+    }
+    key["began_s"] = time.monotonic() - 92
     (building / "key.json").write_text(json.dumps(key))
     with (building / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -10,7 +10,6 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 
-from edgeperc.cross_scan import cross_scan  # noqa: E402
 from edgeperc.errors import ModelError  # noqa: E402
 from edgeperc.offline import mambaseg_counts  # noqa: E402
 from edgeperc.offline.checkpoint import Weights  # noqa: E402
@@ -24,6 +23,7 @@ from edgeperc.offline.nets.mambaseg import (  # noqa: E402
     folded,
 )
 from edgeperc.offline.nets.mambaseg_keys import load_mambaseg  # noqa: E402
+from edgeperc.scan.cross import cross_scan  # noqa: E402
 
 SMALL = MambaSegConfig(
     classes=3,

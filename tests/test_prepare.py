@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from edgeperc import engines, infer
 from edgeperc.cli import app
 from edgeperc.config import PipelineTable
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.gpu import Versions
+from edgeperc.inference import engines
+from edgeperc.inference import session as infer
+from edgeperc.inference.gpu import Versions
 from edgeperc.prepare import Doing, Made, _picture_px, prepare
 
 CPU = "CPUExecutionProvider"

@@ -19,7 +19,8 @@ from edgeperc.prompt import ImageSession, Prompt
 from edgeperc.proto.codec import mask_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
-from edgeperc.result import Instances, Inventory, ModelRef
+from edgeperc.result import Instances, ModelRef
+from edgeperc.sink import Inventory
 from edgeperc.sinks import perception, prompts
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.sinks.pictures import MOST_PIXELS

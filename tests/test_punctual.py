@@ -18,7 +18,7 @@ from edgeperc.client import connect
 from edgeperc.errors import ConfigError
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
-from edgeperc.result import Inventory, SourceInfo
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks import punctual as module
 from edgeperc.sinks.grpc import Grpc
 

@@ -27,7 +27,8 @@ from edgeperc.recording.control import Recordings
 from edgeperc.recording.items import items
 from edgeperc.recording.names import file_name, recordings_home
 from edgeperc.recording.reader import head
-from edgeperc.result import Inventory, ModelRef, PacketSink, Sink
+from edgeperc.result import ModelRef
+from edgeperc.sink import Inventory, PacketSink, Sink
 from edgeperc.sinks.record import Record, RecordSink
 
 from .test_recorder import frame, record

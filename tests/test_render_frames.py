@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgeperc import masks
 from edgeperc.packet import Frame, Stamp
-from edgeperc.render_frames import HELD, RenderFrames
+from edgeperc.render.frames import HELD, RenderFrames
 from edgeperc.replay import replay, replay_plan
 from edgeperc.result import Instances, ModelRef
 

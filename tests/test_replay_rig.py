@@ -14,7 +14,7 @@ from rich.console import Console
 from edgeperc.calibration.file import RigIdentity, uncalibrated
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Frame, Gaze, Stamp
-from edgeperc.render import CROP_PX, RATE_HZ, WIDTH_PX, Overlay, Render
+from edgeperc.render.search import CROP_PX, RATE_HZ, WIDTH_PX, Overlay, Render
 from edgeperc.replay import replay, rig_plan
 from edgeperc.result import Detections, ModelRef, SearchMap
 

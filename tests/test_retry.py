@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from edgeperc.client import connect
-from edgeperc.connection import NotYetError
+from edgeperc.client.connection import NotYetError
 from edgeperc.errors import DeviceError
 from edgeperc.proto.edgeperc.v1 import errors_pb2 as errors
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.proto.retry import KEY, LONGEST_S, retry_metadata, retry_s_of
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks import models
 from edgeperc.sinks.grpc import Grpc
 

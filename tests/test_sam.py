@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.nets.prompt_encoder import ABSENT, PADDING
 from edgeperc.offline.nets.sam import VARIANTS, Sam, SamConfig
 from edgeperc.offline.nets.taps import Attention, Tap

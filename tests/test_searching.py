@@ -18,7 +18,8 @@ from edgeperc.plan import Plan
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import search_pb2 as search
 from edgeperc.proto.edgeperc.v1 import search_pb2_grpc as search_grpc
-from edgeperc.result import Detections, Inventory, ModelRef
+from edgeperc.result import Detections, ModelRef
+from edgeperc.sink import Inventory
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.steering.lease import MirrorLease, Order
 from edgeperc.steering.process import ProcessSearch

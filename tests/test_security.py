@@ -23,7 +23,7 @@ from edgeperc.proto.edgeperc.v1 import control_pb2_grpc as control_grpc
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.proto.inference import open_inference_pb2
-from edgeperc.result import Inventory
+from edgeperc.sink import Inventory
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.sinks.security import GRANTS, HEALTH, ROLES, Tls, Tokens, server_credentials
 

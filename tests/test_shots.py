@@ -16,7 +16,8 @@ import pytest
 from edgeperc.client import Client, connect
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Events, Frame, Stamp
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks import shots as module
 from edgeperc.sinks.drawn import COLOURS
 from edgeperc.sinks.grpc import Grpc

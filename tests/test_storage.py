@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.storage import stored
 
 RNG = np.random.default_rng(0)

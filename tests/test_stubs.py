@@ -16,7 +16,8 @@ import google.protobuf, grpc, numpy as np
 from edgeperc.client import connect
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Stamp
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 
 sink = Grpc(listen="127.0.0.1:0", inventory=Inventory(sources=(SourceInfo(name="s", driver="d"),)))

@@ -14,11 +14,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from edgeperc import engines
 from edgeperc.client import connect
 from edgeperc.config import SuperviseTable
 from edgeperc.control import Preparing, WorkerStatus
-from edgeperc.infer import Session
+from edgeperc.inference import engines
+from edgeperc.inference.session import Session
 from edgeperc.places import find_model
 from edgeperc.plan import Plan
 from edgeperc.supervise.daemon import SupervisedDaemon

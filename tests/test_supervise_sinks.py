@@ -19,7 +19,8 @@ from edgeperc.errors import ConfigError
 from edgeperc.packet import Stamp
 from edgeperc.plan import Plan
 from edgeperc.recording.reader import head, messages
-from edgeperc.result import LabelMap, ModelRef, Sink
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import Sink
 from edgeperc.sinks.web_wire import unpack
 from edgeperc.supervise.sinks import Sinks
 

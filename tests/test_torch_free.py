@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
 import sys
-import edgeperc, edgeperc.cli, edgeperc.serve, edgeperc.client, edgeperc.watch, edgeperc.bench
+import edgeperc, edgeperc.cli, edgeperc.serve, edgeperc.client.watch, edgeperc.bench
 from pathlib import Path
 from edgeperc import plugin
 for kind, table in plugin.TABLES.items():
@@ -48,7 +48,7 @@ def test_a_daemons_front_does_without_what_runs_networks() -> None:
 
 def test_the_linter_refuses_torch_outside_the_training_room(tmp_path: Path) -> None:
     offender = "import torch\n"
-    for name, expected in (("edgeperc/infer.py", 1), ("edgeperc/offline/train.py", 0)):
+    for name, expected in (("edgeperc/inference/session.py", 1), ("edgeperc/offline/train.py", 0)):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", "check", "--select=TID253", "--stdin-filename", name],
             check=False,

@@ -27,8 +27,9 @@ from edgeperc.prompt import Prompt
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
-from edgeperc.result import Instances, Inventory, LabelMap, ModelRef
+from edgeperc.result import Instances, LabelMap, ModelRef
 from edgeperc.sessions import Sessions
+from edgeperc.sink import Inventory
 from edgeperc.sinks import tracking as sink_module
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.sinks.mailbox import Published

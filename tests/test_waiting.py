@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgeperc.client import Client, connect
-from edgeperc.connection import NotYetError
+from edgeperc.client.connection import NotYetError
 from edgeperc.control import DaemonStatus, Preparing, WorkerStatus
 from edgeperc.errors import ConfigError
-from edgeperc.result import LabelMap, ModelRef, SourceInfo
+from edgeperc.result import LabelMap, ModelRef
+from edgeperc.sink import SourceInfo
 from edgeperc.sinks import waiting as module
 from edgeperc.sinks.grpc import Grpc
 from edgeperc.status import SensorStatus

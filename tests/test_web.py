@@ -19,7 +19,8 @@ import pytest
 
 from edgeperc import masks
 from edgeperc.errors import ConfigError
-from edgeperc.result import Inventory, decode_rle
+from edgeperc.result import decode_rle
+from edgeperc.sink import Inventory
 from edgeperc.sinks import web as sink_module
 from edgeperc.sinks.web import PAGE, TYPES, Web
 from edgeperc.sinks.web_wire import unpack

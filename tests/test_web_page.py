@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeperc.preview import class_colour, object_colour
+from edgeperc.render.preview import class_colour, object_colour
 
 from .web_daemon import HEIGHT, SQUARES, WIDTH, WebDaemon, eventually
 

@@ -132,7 +132,7 @@ def test_a_map_without_its_rig_has_no_message() -> None:
 
 
 def test_colours_are_those_of_the_terminal() -> None:
-    from edgeperc.preview import class_colour, object_colour
+    from edgeperc.render.preview import class_colour, object_colour
 
     assert colours()["classes"][4] == class_colour(4)
     assert colours()["objects"][9] == object_colour(9)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgeperc.control import AppText, ControlError, DaemonStatus, RecordingStatus
 from edgeperc.meter import Meter
 from edgeperc.packet import Events, Frame, Stamp
-from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo, Timings
+from edgeperc.result import LabelMap, ModelRef, Timings
 from edgeperc.sessions import Sessions
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.web import Web
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.tracker import Tracker

@@ -16,7 +16,7 @@ from edgeperc.bench import machine
 from edgeperc.bench.figures import Figures
 from edgeperc.bench.timing import compare, times_ms
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.packet import Events
 from edgeperc.places import ModelFolder
 from edgeperc.represent import RECIPES

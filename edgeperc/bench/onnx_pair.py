@@ -97,7 +97,7 @@ def _once_ms(process: subprocess.Popen[str]) -> float:
 
 def _serve(path: Path) -> None:
     """Answer each line of standard input with the processor's time of one run in ms."""
-    from edgeperc.infer import Session
+    from edgeperc.inference.session import Session
 
     session = Session(path, threads=1)
     rng = np.random.default_rng(0)

@@ -41,7 +41,7 @@ def arm(python: Path, runtime: str, network: Path) -> list[str]:
 def opened(runtime: str, network: Path) -> tuple[Callable[[Inputs], list[Any]], list[Any]]:
     """What runs a network, and the shapes of its inputs. Raises ModelError if it does not run."""
     if runtime != "native":
-        from edgeperc.infer import Session
+        from edgeperc.inference.session import Session
 
         session = Session(network, threads=1, providers=(runtime,))  # whole, or not at all
         return lambda inputs: list(session.run(*inputs)), list(session.input_shapes.values())

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgeperc.config import ProviderTable
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 
 RUNS = 15
 

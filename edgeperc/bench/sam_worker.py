@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeperc.bench import machine
 from edgeperc.config import FileEntry, Input, ModelCard, PromptTable, load
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.bank import Bank, Remembered
 from edgeperc.prompting.memory import Constants, DenseMemory

@@ -41,7 +41,8 @@ def street(number: int) -> NDArray[np.uint8]:
 def serve() -> None:
     """Publish maps at RATE_HZ; say the processor time between `begin` and `end`."""
     from edgeperc.packet import Stamp
-    from edgeperc.result import Inventory, LabelMap, ModelRef, SourceInfo
+    from edgeperc.result import LabelMap, ModelRef
+    from edgeperc.sink import Inventory, SourceInfo
     from edgeperc.sinks.grpc import Grpc
 
     inventory = Inventory(sources=(SourceInfo(name="bench", driver="none"),))

@@ -22,8 +22,9 @@ from edgeperc.packet import Events
 from edgeperc.pipeline import Pipeline, Run
 from edgeperc.places import ModelFolder
 from edgeperc.represent import RECIPES
-from edgeperc.result import Inventory, Result, Sink
+from edgeperc.result import Result
 from edgeperc.segment import Segmenter
+from edgeperc.sink import Inventory, Sink
 from edgeperc.sinks.file import File
 from edgeperc.validate import Validator
 from edgeperc.window import TimeWindows

@@ -12,7 +12,7 @@ import typer
 from edgeperc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgeperc.connection import Access
+    from edgeperc.client.connection import Access
 
 TOKEN_VARIABLE = "EDGEPERC_TOKEN"
 
@@ -31,7 +31,7 @@ def access_of(
     token_file: Path | None, ca: Path | None, cert: Path | None = None, key: Path | None = None
 ) -> Access:
     """What the options say. Raises ConfigError for a token file that is none."""
-    from edgeperc.connection import Access
+    from edgeperc.client.connection import Access
 
     return Access(token=_token(token_file), tls_ca=ca or "", cert=cert or "", key=key or "")
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from edgeperc.cli.asked import Script
     from edgeperc.follow_video import Followed, MaskFile
+    from edgeperc.render.video import VideoFile
     from edgeperc.result import Instances
-    from edgeperc.video import VideoFile
 
 Format: TypeAlias = Literal["overlay", "png", "rle", "polygon", "coco"]
 ENDINGS: dict[Format, str] = {
@@ -90,7 +90,7 @@ def write(
 def _overlay(found: Instances, picture: NDArray[np.uint8], out: Path) -> None:
     import cv2
 
-    from edgeperc.drawing import draw
+    from edgeperc.render.drawing import draw
 
     drawn = cv2.cvtColor(draw(picture, [found]), cv2.COLOR_RGB2BGR)
     encoded, data = cv2.imencode(out.suffix.lower(), drawn)
@@ -145,7 +145,7 @@ def lines(found: Instances, most: int = 20) -> Iterator[str]:
 def outputs(out: Path | None, masks: Path | None) -> tuple[VideoFile | None, list[MaskFile]]:
     """The files that are asked for. Raises ConfigError if one cannot be written."""
     from edgeperc.mask_files import CocoFile, NumberFolder
-    from edgeperc.video import VideoFile
+    from edgeperc.render.video import VideoFile
 
     video, files = None, list[Any]()
     if out is not None and out.suffix:

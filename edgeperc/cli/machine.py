@@ -30,7 +30,7 @@ def prepare(
     """
     from dataclasses import asdict
 
-    from edgeperc import engines
+    from edgeperc.inference import engines
     from edgeperc.prepare import prepare as make
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)

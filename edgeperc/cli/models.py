@@ -30,7 +30,7 @@ app.add_typer(models, name="models")
 def models_list(as_json: AsJson = False) -> None:
     """List the models, whether their files are here, and how they are compressed."""
     from edgeperc import places
-    from edgeperc.compressed import compressed
+    from edgeperc.inference.compressed import compressed
 
     found = [places.find_card(name) for name in places.names("models")]
     rows = [
@@ -64,7 +64,7 @@ def models_show(
     import msgspec
 
     from edgeperc import places
-    from edgeperc.compressed import compressed
+    from edgeperc.inference.compressed import compressed
 
     model = places.find_card(name)
     card = {

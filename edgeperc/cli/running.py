@@ -176,7 +176,7 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Look at the results of a running daemon, here or on another machine."""
-    from edgeperc.watch import watch as look
+    from edgeperc.client.watch import watch as look
 
     access = access_of(token_file, ca, cert, key)
     look(address, as_json=as_json, duration_s=duration_s, access=access)
@@ -203,7 +203,7 @@ def point(
 
     In pixels of the sensor. Needs an app with a promptable model: edgeperc serve prompt.
     """
-    from edgeperc.point import point as follow
+    from edgeperc.client.point import point as follow
 
     access = access_of(token_file, ca, cert, key)
     follow(places, address, source=source, as_json=as_json, duration_s=duration_s, access=access)

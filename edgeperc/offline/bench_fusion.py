@@ -25,7 +25,6 @@ from edgeperc.bench.figures import Figures
 from edgeperc.bench.machine import gemm_gflops
 from edgeperc.config import FrameInput, Input, ModelCard
 from edgeperc.fusion import FusionSegmenter
-from edgeperc.fusion_graph import CutGraph, WholeGraph
 from edgeperc.offline.export import file_entry
 from edgeperc.offline.export_fusion import export_onnx
 from edgeperc.offline.mambaseg_counts import REASON, count
@@ -34,6 +33,7 @@ from edgeperc.offline.nets.mambaseg import VARIANTS, MambaSeg
 from edgeperc.offline.nets.selective_scan import sequential_scan
 from edgeperc.packet import Events, Frame, Pair, Stamp
 from edgeperc.places import ModelFolder
+from edgeperc.scan.graph import CutGraph, WholeGraph
 
 THREADS = 2
 KEYS = ("nano_fps", "network_speedup_vs_reference", "time_over_convs", "rss_gib_440x640")
@@ -44,7 +44,7 @@ _WORKER = """
 import sys
 import numpy as np
 from pathlib import Path
-from edgeperc.fusion_graph import CutGraph
+from edgeperc.scan.graph import CutGraph
 graph = CutGraph(Path(sys.argv[1]), threads=2)
 shapes = [tuple(map(int, text.split("x"))) for text in sys.argv[2:]]
 inputs = [np.random.default_rng(0).standard_normal(shape, np.float32) for shape in shapes]

@@ -21,7 +21,7 @@ from edgeperc.bench.figures import Figures
 from edgeperc.bench.timing import Comparison, compare
 from edgeperc.offline.nets.selective_scan import sequential_scan
 from edgeperc.offline.scan_onnx import DOMAIN, NAME, with_portable_scan
-from edgeperc.selective_scan import selective_scan
+from edgeperc.scan.selective import selective_scan
 
 Shape = tuple[int, int, int, int]
 

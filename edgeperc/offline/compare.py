@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.nets.sltnet import SLTNet
 from edgeperc.offline.nets.sltnet_folded import FoldedSLTNet
 from edgeperc.offline.report import Check

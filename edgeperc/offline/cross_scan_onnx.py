@@ -31,7 +31,7 @@ def with_portable_scans(model: onnx.ModelProto) -> onnx.ModelProto:
 def cross_scan_function() -> onnx.FunctionProto:
     """`CrossScan(u, projected, step, decay, skip, step_bias)` of one plane.
 
-    As `edgeperc.cross_scan.cross_scan`; attribute sizes: how many channels of `projected` are
+    As `edgeperc.scan.cross.cross_scan`; attribute sizes: how many channels of `projected` are
     steps, b and c, of all directions together.
     """
     body = _Body()

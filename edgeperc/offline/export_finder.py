@@ -22,7 +22,7 @@ from torch import nn
 
 from edgeperc.config import FileEntry, ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.export import OPSET, file_entry, new_folder, one_thread, to_toml
 from edgeperc.offline.nets.finder import Finder, Regions
 from edgeperc.offline.storage import stored

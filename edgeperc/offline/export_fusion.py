@@ -19,7 +19,6 @@ import torch
 
 from edgeperc.config import ModelCard
 from edgeperc.errors import ModelError
-from edgeperc.fusion_graph import CutGraph, WholeGraph
 from edgeperc.offline.checkpoint import read_checkpoint
 from edgeperc.offline.cross_scan_onnx import with_portable_scans
 from edgeperc.offline.export import file_entry, new_folder, one_thread, to_toml
@@ -27,6 +26,7 @@ from edgeperc.offline.nets.mambaseg import MambaSeg, folded
 from edgeperc.offline.nets.mambaseg_keys import load_mambaseg
 from edgeperc.offline.scan_onnx import expand_scans
 from edgeperc.represent import RECIPES
+from edgeperc.scan.graph import CutGraph, WholeGraph
 
 OPSET = 17
 INPUTS = ("frame", "events")

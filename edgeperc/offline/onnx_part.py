@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from edgeperc.config import FileEntry
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.export import OPSET, file_entry
 from edgeperc.offline.onnx_tidy import tidy, unfit
 from edgeperc.offline.storage import Storage, stored

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgeperc import masks
 from edgeperc.errors import DataError, ModelError
+from edgeperc.inference.providers import Providers
 from edgeperc.masks import Rle
 from edgeperc.packet import Frame, Packet
 from edgeperc.picture import Picture
@@ -39,7 +40,6 @@ from edgeperc.prompting.prompts import Prompt, Tokens, check_all, naming, no_tok
 from edgeperc.prompting.retrieval import open_memory
 from edgeperc.prompting.routing import open_encoder
 from edgeperc.prompting.seam import F32, Decoded, Encoder, Features, Memory, Wish
-from edgeperc.providers import Providers
 from edgeperc.result import Instances, Timings
 
 

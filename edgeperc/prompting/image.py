@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.compressed import computed_in
 from edgeperc.errors import DataError, ModelError
+from edgeperc.inference.compressed import computed_in
+from edgeperc.inference.providers import Providers
 from edgeperc.picture import Picture
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.choose import best_of_three, stable_or_best
@@ -19,7 +20,6 @@ from edgeperc.prompting.memory import read_constants
 from edgeperc.prompting.networks import Decoder, DenseEncoder
 from edgeperc.prompting.prompts import Prompt, Tokens, no_tokens, tokens
 from edgeperc.prompting.seam import F32, Decoded, Features, Wish
-from edgeperc.providers import Providers
 from edgeperc.result import ModelRef
 
 LIMIT = 32.0

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeperc.errors import ModelError
+from edgeperc.inference.providers import Providers
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.bank import Bank
 from edgeperc.prompting.networks import Network, Sizes
 from edgeperc.prompting.seam import F32, Features
-from edgeperc.providers import Providers
 
 UNUSED = -1e4
 """Added to the logits of tokens that are not there; its exponential is 0 in float32."""

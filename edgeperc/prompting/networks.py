@@ -18,11 +18,11 @@ import numpy as np
 
 from edgeperc.config import ModelCard, PromptTable
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.providers import Providers
+from edgeperc.inference.session import Session
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.prompts import Tokens
 from edgeperc.prompting.seam import F32, Decoded, Features, Wish
-from edgeperc.providers import Providers
 
 Shapes: TypeAlias = Mapping[str, tuple[int | str, ...]]
 

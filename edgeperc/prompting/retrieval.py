@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.errors import ModelError
+from edgeperc.inference.providers import Providers
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.bank import Bank, Remembered
 from edgeperc.prompting.memory import UNUSED, Constants, DenseMemory
 from edgeperc.prompting.networks import Network, Sizes
 from edgeperc.prompting.seam import F32, Features
-from edgeperc.providers import Providers
 
 
 def kept_tokens(keep_share: float, tokens: int) -> int:

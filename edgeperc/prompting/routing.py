@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from edgeperc.config import Input
 from edgeperc.errors import ModelError
+from edgeperc.inference.providers import Providers
 from edgeperc.places import ModelFolder
 from edgeperc.prompting.networks import STRIDE_PX, DenseEncoder, Network, Sizes, prompt_table
 from edgeperc.prompting.seam import F32, Features, Wish
 from edgeperc.prompting.windows import choose, merge, partition
-from edgeperc.providers import Providers
 
 CUT, FAST = 0.17, 0.14
 """Another scene: this share of the pixels changed their bin in the histogram of a channel. Fast

@@ -10,7 +10,8 @@ import msgspec
 from edgeperc.errors import ConfigError
 from edgeperc.plain import about, content
 from edgeperc.png import write_png
-from edgeperc.result import Inventory, LabelMap, Result
+from edgeperc.result import LabelMap, Result
+from edgeperc.sink import Inventory
 
 
 class File:

@@ -21,7 +21,8 @@ from edgeperc.errors import ConfigError
 from edgeperc.packet import Packet
 from edgeperc.plan import Plan
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
-from edgeperc.result import Inventory, Result
+from edgeperc.result import Result
+from edgeperc.sink import Inventory
 from edgeperc.sinks.control import SERVICE as CONTROL_SERVICE
 from edgeperc.sinks.control import Control
 from edgeperc.sinks.grpc_standard import Health, Reflection, Seats

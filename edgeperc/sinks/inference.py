@@ -20,7 +20,7 @@ from edgeperc.sinks.models import LoadedModel, LoadedModels, installed
 from edgeperc.sinks.replies import answered, its_turn, sentence
 
 if TYPE_CHECKING:
-    from edgeperc.infer import Session
+    from edgeperc.inference.session import Session
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 VERSION = "1"
@@ -207,7 +207,9 @@ def _given(request: oip.ModelInferRequest, network: Session) -> list[NDArray[Any
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise DataError(f"{len(request.inputs)} inputs with {len(raw)} raw contents")
-    from edgeperc.infer import fits  # onnxruntime, which the daemon's front does without
+    from edgeperc.inference.session import (
+        fits,  # onnxruntime, which the daemon's front does without
+    )
 
     arrays: dict[str, NDArray[Any]] = {}
     for number, tensor in enumerate(request.inputs):

@@ -36,8 +36,8 @@ from edgeperc.control import (
     WorkerState,
     WorkerStatus,
 )
-from edgeperc.engines import building
 from edgeperc.errors import ConfigError
+from edgeperc.inference.engines import building
 from edgeperc.machine import HERE
 from edgeperc.result import Result
 from edgeperc.status import PipelineStatus, SensorStatus

@@ -25,7 +25,7 @@ from edgeperc.sessions import RefusedError
 
 if TYPE_CHECKING:
     from edgeperc.detect import Detector
-    from edgeperc.infer import Session
+    from edgeperc.inference.session import Session
     from edgeperc.segment import Segmenter
     from edgeperc.sinks.prompted import PromptedPictures
 
@@ -108,7 +108,7 @@ class LoadedModel:
                 f"model '{self.name}' has no network of one piece",
                 hint="promptable models are asked by edgeperc.v1: Segment and TrackingService",
             )
-        from edgeperc.infer import Session
+        from edgeperc.inference.session import Session
 
         return Session(path, threads=self._threads)
 

@@ -17,8 +17,9 @@ from edgeperc.packet import Frame, Stamp
 from edgeperc.proto.codec import as_message, to_message
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import perception_pb2_grpc as pb_grpc
-from edgeperc.result import Detections, Instances, Inventory, LabelMap, Result, SearchMap
+from edgeperc.result import Detections, Instances, LabelMap, Result, SearchMap
 from edgeperc.sessions import RefusedError
+from edgeperc.sink import Inventory
 from edgeperc.sinks.grpc_standard import Seats
 from edgeperc.sinks.mailbox import (
     MAX_DEPTH_IMAGES,

@@ -14,7 +14,8 @@ from edgeperc.plan import Plan
 from edgeperc.recording.head import About
 from edgeperc.recording.names import file_name, recordings_home
 from edgeperc.recording.recorder import Limits, Recorder
-from edgeperc.result import Inventory, Result
+from edgeperc.result import Result
+from edgeperc.sink import Inventory
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 

@@ -33,7 +33,8 @@ from edgeperc.control import ControlError, Daemon
 from edgeperc.errors import ConfigError
 from edgeperc.packet import Packet
 from edgeperc.plan import Plan
-from edgeperc.result import Inventory, Result
+from edgeperc.result import Result
+from edgeperc.sink import Inventory
 from edgeperc.sinks.security import Tokens
 from edgeperc.sinks.web_client import Client
 from edgeperc.sinks.web_door import Door

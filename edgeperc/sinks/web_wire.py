@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.packet import Events, Frame, Stamp
-from edgeperc.preview import class_colour, object_colour
+from edgeperc.render.preview import class_colour, object_colour
 from edgeperc.result import Detections, Instances, LabelMap, Result, encode_rle
 from edgeperc.sinks.drawn import event_steps, jpeg
 

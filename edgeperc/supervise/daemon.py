@@ -24,7 +24,7 @@ from edgeperc.daemon import LocalDaemon
 from edgeperc.errors import EdgepercError
 from edgeperc.foreign import check_foreign
 from edgeperc.plan import Plan, check_names
-from edgeperc.result import Inventory
+from edgeperc.sink import Inventory
 from edgeperc.supervise.run import SupervisedRun
 from edgeperc.supervise.sinks import Sinks
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeperc.config import ModelCard
 from edgeperc.control import Preparing
-from edgeperc.engines import building
+from edgeperc.inference.engines import building
 
 if TYPE_CHECKING:
-    from edgeperc.infer import Opened
+    from edgeperc.inference.session import Opened
 
 INSTEAD = frozenset({"encoder_head", "encoder_middle", "encoder_tail", "memory_retrieval"})
 """Roles of networks that are loaded in place of others, where a pipeline asks for it."""
@@ -30,7 +30,7 @@ INSTEAD = frozenset({"encoder_head", "encoder_middle", "encoder_tail", "memory_r
 @contextmanager
 def announcing(card: ModelCard, say: Callable[[str, Any], None]) -> Iterator[None]:
     """Say ("preparing", (model, network, number, count)) for each network that is loaded here."""
-    from edgeperc.infer import telling  # which the front does without
+    from edgeperc.inference.session import telling  # which the front does without
 
     networks = [
         file for file in card.files if file.path.endswith(".onnx") and file.role not in INSTEAD

@@ -25,7 +25,8 @@ from edgeperc.errors import EdgepercError
 from edgeperc.outlets import Outlets
 from edgeperc.pipeline import Search, health
 from edgeperc.plan import Plan, check_names, own_time
-from edgeperc.result import ModelRef, Sink
+from edgeperc.result import ModelRef
+from edgeperc.sink import Sink
 from edgeperc.status import PipelineStatus, SensorStatus
 from edgeperc.steering.process import ProcessSearch
 from edgeperc.supervise.change import STOP_S, Change, end

@@ -22,7 +22,8 @@ from edgeperc.assemble import open_sink, sources_of
 from edgeperc.control import Daemon
 from edgeperc.errors import EdgepercError
 from edgeperc.plan import Plan
-from edgeperc.result import AppSink, Inventory, ModelRef, Sink, SourceInfo
+from edgeperc.result import ModelRef
+from edgeperc.sink import AppSink, Inventory, Sink, SourceInfo
 from edgeperc.supervise.remote_sessions import RemoteTracker
 
 log = logging.getLogger("edgeperc")

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from edgeperc import masks
 from edgeperc.config import Input, ModelCard, PromptTable
-from edgeperc.drawing import draw
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.compress.adapters import Sample, Subject
 from edgeperc.offline.compress.adapters.prompts import MEAN, STD
 from edgeperc.offline.compress.context import Context
@@ -45,6 +44,7 @@ from edgeperc.offline.onnx_part import Part, traced, write_part
 from edgeperc.offline.prompt_parts import constants, parts, written_out
 from edgeperc.packet import Stamp
 from edgeperc.picture import LONGEST, STRETCH
+from edgeperc.render.drawing import draw
 from edgeperc.result import Instances, ModelRef
 
 OBSERVED = 8

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeperc.config import ModelCard
-from edgeperc.drawing import draw
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.offline.compress.adapters import Sample
 from edgeperc.offline.compress.adapters.sltnet import SltnetSubject
 from edgeperc.offline.compress.context import Context
@@ -33,6 +32,7 @@ from edgeperc.offline.compress.written import Written, about
 from edgeperc.offline.export import export_onnx, file_entry
 from edgeperc.offline.onnx_part import Part, traced
 from edgeperc.packet import Stamp
+from edgeperc.render.drawing import draw
 from edgeperc.result import LabelMap, ModelRef
 
 TIMED = "network"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edgeperc.compressed import INT8, said
+from edgeperc.inference.compressed import INT8, said
 from edgeperc.offline.compress.context import Context
 from edgeperc.offline.compress.ledger import Ledger
 from edgeperc.offline.compress.simulate import Simulated

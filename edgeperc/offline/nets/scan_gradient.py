@@ -1,4 +1,4 @@
-"""The way back through a selective scan: `edgeperc.selective_scan`, by hand, for training.
+"""The way back through a selective scan: `edgeperc.scan.selective`, by hand, for training.
 
 With x = step * a, one step is h' = exp(x) h + step * b * u and y = sum of c h'. Going back in time
 with g, the gradient of a state: g += c * gy gives those of b, c, u and step, and that of x is
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
-from edgeperc.lanes import LANES, load, spread, store, total
-from edgeperc.selective_scan import (
+from edgeperc.scan.lanes import LANES, load, spread, store, total
+from edgeperc.scan.selective import (
     LOG2_E,
     STEPS,
     advance,

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from edgeperc import selective_scan as kernels
 from edgeperc.offline.nets.scan_gradient import scan_gradient
+from edgeperc.scan import selective as kernels
 
 
 def selective_scan(
@@ -37,7 +37,7 @@ def selective_scan(
 ) -> Tensor:
     """As `sequential_scan`, as fast as this machine can, with gradients.
 
-    float32 on the CPU runs the kernels of `edgeperc.selective_scan`, with as many threads as torch
+    float32 on the CPU runs the kernels of `edgeperc.scan.selective`, with as many threads as torch
     may use; on a GPU it is mamba_ssm's kernel where that can be imported. All else takes the
     reference. torch.onnx.export(dynamo=False, custom_opsets={"edgeperc": 1}) writes one node
     `edgeperc::SelectiveScan`, for `edgeperc.offline.scan_onnx`.
@@ -101,7 +101,7 @@ def mamba_scan() -> Callable[..., Tensor] | None:
 
 
 class _Scan(torch.autograd.Function):
-    """The kernels of `edgeperc.selective_scan` in torch's graph."""
+    """The kernels of `edgeperc.scan.selective` in torch's graph."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgeperc.client import connect
-from edgeperc.connection import Access
+from edgeperc.client.connection import Access
 from edgeperc.errors import ConfigError, DeviceError
-from edgeperc.result import Inventory, SourceInfo
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
 
 from .certificates import Authority, Pair

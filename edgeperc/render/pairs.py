@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeperc.drawing import Picture, draw
 from edgeperc.packet import Events, Frame, Pair
+from edgeperc.render.drawing import Picture, draw
+from edgeperc.render.video import VideoFile
 from edgeperc.result import Result
-from edgeperc.video import VideoFile
 
 NO_FRAME, NO_EVENT = 64, 24
 BRIGHTER, DARKER = (255, 80, 60), (70, 130, 255)

@@ -18,7 +18,7 @@ from types import TracebackType
 
 import grpc
 
-from edgeperc.connection import Connection
+from edgeperc.client.connection import Connection
 from edgeperc.control import MirrorState
 from edgeperc.errors import EdgepercError
 from edgeperc.packet import Gaze, GazeRange

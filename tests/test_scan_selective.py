@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgeperc.offline.nets.selective_scan import sequential_scan
-from edgeperc.selective_scan import selective_scan
+from edgeperc.scan.selective import selective_scan
 
 SHAPES = [  # batch, groups, channels of each, states, steps
     (1, 1, 1, 1, 1),

@@ -33,10 +33,12 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
-from edgeperc.connection import DEFAULT_PORT, Access, Connection
+from edgeperc.client.connection import DEFAULT_PORT, Access, Connection
+from edgeperc.client.held import MODES, HeldSession
+from edgeperc.client.steering import MirrorSession, mirror_state
+from edgeperc.client.tracking import TrackingSession, fill
 from edgeperc.control import AppText, DaemonStatus, MirrorState, RecordingStatus
 from edgeperc.errors import ConfigError, DeviceError, EdgepercError
-from edgeperc.held import MODES, HeldSession
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.proto.codec import as_dataclass, from_message
 from edgeperc.proto.control_codec import recording_of, status_of
@@ -48,10 +50,9 @@ from edgeperc.proto.edgeperc.v1 import search_pb2 as search
 from edgeperc.proto.edgeperc.v1 import search_pb2_grpc as search_grpc
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
-from edgeperc.result import ModelRef, Result, SourceInfo
+from edgeperc.result import ModelRef, Result
+from edgeperc.sink import SourceInfo
 from edgeperc.sinks.pictures import decoded
-from edgeperc.steered import MirrorSession, mirror_state
-from edgeperc.tracking import TrackingSession, fill
 
 SLOW_S = 60.0
 """For what loads a network or ends a file."""

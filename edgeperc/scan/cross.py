@@ -4,7 +4,7 @@
 
 The walks differ only in the order in which pixels are visited, so the kernel visits them in that
 order where they lie. Source: SS2D of VMamba, arXiv 2401.10166; the steps are those of
-`edgeperc.selective_scan`.
+`edgeperc.scan.selective`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
-from edgeperc.lanes import LANES, load, spread, store, zero_below
-from edgeperc.selective_scan import LOG2_E, NOTHING, STEPS, advance, find_steps, plain, power, share
+from edgeperc.scan.lanes import LANES, load, spread, store, zero_below
+from edgeperc.scan.selective import LOG2_E, NOTHING, STEPS, advance, find_steps, plain, power, share
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -44,7 +44,7 @@ def cross_scan(
     (4 * D, N); skip: (4 * D,); step_bias: (4, D). All float32. Returns (B, H, W, D).
 
     In each direction, step sizes are softplus(step @ low + step_bias), and y is as in
-    `edgeperc.selective_scan.selective_scan`. threads: cores that share the channels out.
+    `edgeperc.scan.selective.selective_scan`. threads: cores that share the channels out.
 
     Raises ValueError if shapes do not fit.
     """
@@ -209,7 +209,7 @@ def _advance(
     now: int,
     going: Floats,
 ) -> None:
-    """As `edgeperc.selective_scan.advance`, without the memory of what rounding took."""
+    """As `edgeperc.scan.selective.advance`, without the memory of what rounding took."""
     states = pace.shape[0]
     for t in range(now):
         size = load(steps, t * LANES)

@@ -9,11 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from edgeperc import fusion_graph, onnx_cut  # noqa: E402
 from edgeperc.errors import ModelError  # noqa: E402
-from edgeperc.fusion_graph import CutGraph, WholeGraph, open_graph  # noqa: E402
 from edgeperc.offline.export_fusion import agree, export_onnx, save_plain  # noqa: E402
 from edgeperc.offline.nets.mambaseg import MambaSeg, MambaSegConfig  # noqa: E402
+from edgeperc.scan import graph, onnx_cut  # noqa: E402
+from edgeperc.scan.graph import CutGraph, WholeGraph, open_graph  # noqa: E402
 
 SIZE = (36, 44)
 SMALL = MambaSegConfig(
@@ -181,7 +181,7 @@ def test_a_large_network_goes_by_way_of_files_that_are_gone_then(exported, tmp_p
     _, path = exported
     usual = CutGraph(path, threads=1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(fusion_graph, "LARGE_BYTES", 1)
+    monkeypatch.setattr(graph, "LARGE_BYTES", 1)
     large = CutGraph(path, threads=1)
     assert not list(tmp_path.iterdir())
     for seed in (0, 1):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeperc import masks
 from edgeperc.packet import Stamp
-from edgeperc.preview import (
+from edgeperc.render.preview import (
     class_colour,
     class_shares,
     half_blocks,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc import masks
-from edgeperc.client import connect
-from edgeperc.connection import Access
+from edgeperc.client.client import connect
+from edgeperc.client.connection import Access
 from edgeperc.errors import ConfigError
 from edgeperc.plain import about, content
 from edgeperc.prompt import Prompt

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import grpc
 from numpy.typing import ArrayLike
 
-from edgeperc.connection import Connection
+from edgeperc.client.connection import Connection
+from edgeperc.client.tracking import add_prompt
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.prompting.prompts import Prompt
 from edgeperc.proto.codec import as_dataclass, from_message
@@ -27,7 +28,6 @@ from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb
 from edgeperc.proto.edgeperc.v1 import tracking_pb2 as tracking
 from edgeperc.proto.edgeperc.v1 import tracking_pb2_grpc as tracking_grpc
 from edgeperc.result import Instances, ModelRef
-from edgeperc.tracking import add_prompt
 
 MODES = {"latest": pb.DeliveryPolicy.MODE_LATEST, "queue": pb.DeliveryPolicy.MODE_QUEUE}
 PICTURES_S = 15.0

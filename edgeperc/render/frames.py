@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from edgeperc.drawing import draw
 from edgeperc.packet import Frame, Pair, Stamp
+from edgeperc.render.drawing import draw
+from edgeperc.render.video import VideoFile
 from edgeperc.result import Result
-from edgeperc.video import VideoFile
 
 HELD = 64
 """So many frames wait for their results at most; then the oldest is drawn with what there is."""

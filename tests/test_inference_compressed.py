@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeperc import cli, places
-from edgeperc.compressed import compressed, computed_in
 from edgeperc.config import PipelineTable
 from edgeperc.errors import ModelError
+from edgeperc.inference.compressed import compressed, computed_in
 from edgeperc.plan import open_model
 
 SHARE = Path(__file__).parents[1] / "models"

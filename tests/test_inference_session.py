@@ -17,16 +17,17 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeperc import engines, places, providers
+from edgeperc import places
 from edgeperc.assemble import assemble
 from edgeperc.config import App, PipelineTable, ProviderTable, load
-from edgeperc.engines import engine_for
 from edgeperc.errors import ConfigError, ModelError
-from edgeperc.gpu import Versions
-from edgeperc.infer import Opened, Session, telling
+from edgeperc.inference import engines, providers
+from edgeperc.inference.engines import engine_for
+from edgeperc.inference.gpu import Versions
+from edgeperc.inference.providers import Provider, chosen, why_not
+from edgeperc.inference.session import Opened, Session, telling
 from edgeperc.plan import Plan, open_model
 from edgeperc.prompt import Efficient, ImageSession, VideoSession
-from edgeperc.providers import Provider, chosen, why_not
 from edgeperc.result import ModelRef
 from edgeperc.serve import what_runs
 
@@ -328,7 +329,9 @@ def test_a_required_provider_that_is_not_in_this_build_is_an_error() -> None:
 def test_a_required_provider_never_falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime goes on with CUDA, as it does where TensorRT's library is missing."""
     runtime = FakeRuntime(monkeypatch, ["tensorrt", "cuda", "cpu"], starts=["cuda", "cpu"])
-    monkeypatch.setattr("edgeperc.infer.why_not", lambda _: "libnvinfer.so.10: no such file")
+    monkeypatch.setattr(
+        "edgeperc.inference.session.why_not", lambda _: "libnvinfer.so.10: no such file"
+    )
     with pytest.raises(ModelError) as error:
         required(require="tensorrt")
     assert str(error.value).endswith(
@@ -450,7 +453,9 @@ def test_onnxruntime_says_itself_why_a_provider_does_not_start() -> None:
 def test_onnxruntime_is_told_not_to_report_its_use(tmp_path: Path) -> None:
     """Without the word it leaves a number of this machine in the cache, and sends events."""
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
-    program = "from edgeperc.infer import Session; import sys; from pathlib import Path\n"
+    program = (
+        "from edgeperc.inference.session import Session; import sys; from pathlib import Path\n"
+    )
     program += "Session(Path(sys.argv[1]), providers=('cpu',))"
     network = places.find_model("finder-twin").file("network")
     subprocess.run(
@@ -512,7 +517,7 @@ from pathlib import Path
 import numpy as np
 from edgeperc import places
 from edgeperc.errors import ModelError
-from edgeperc.infer import Session
+from edgeperc.inference.session import Session
 from edgeperc.prompting.golden import agreement
 path = places.find_model("finder-twin").file("network")
 x = np.random.default_rng(0).random((1, 1, 96, 128), np.float32)

@@ -16,9 +16,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeperc.engines import Engine, engine_for
 from edgeperc.errors import ModelError
-from edgeperc.providers import Provider, Providers, chosen, why_not
+from edgeperc.inference.engines import Engine, engine_for
+from edgeperc.inference.providers import Provider, Providers, chosen, why_not
 
 log = logging.getLogger("edgeperc")
 ort.set_default_logger_severity(4)  # what it would print is in our errors, as `why_not` finds out

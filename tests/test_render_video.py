@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeperc.errors import ConfigError
-from edgeperc.video import RATE_HZ, VideoFile
+from edgeperc.render.video import RATE_HZ, VideoFile
 
 from .test_recording_control import small_disk
 

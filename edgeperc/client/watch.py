@@ -20,11 +20,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edgeperc.client import Client, Received, connect
-from edgeperc.connection import Access
+from edgeperc.client.client import Client, Received, connect
+from edgeperc.client.connection import Access
 from edgeperc.errors import EdgepercError
 from edgeperc.plain import about, content
-from edgeperc.preview import class_shares, picture, summary
+from edgeperc.render.preview import class_shares, picture, summary
 from edgeperc.result import LabelMap, Result
 
 TICK_S = 0.2

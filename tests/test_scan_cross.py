@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgeperc.cross_scan import cross_scan, walks  # noqa: E402
 from edgeperc.offline.nets.selective_scan import sequential_scan  # noqa: E402
+from edgeperc.scan.cross import cross_scan, walks  # noqa: E402
 
 
 def case(height, width, features, rank, states, *, seed=0, scale=1.0):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc import masks
-from edgeperc.preview import class_colour, object_colour
+from edgeperc.render.preview import class_colour, object_colour
 from edgeperc.result import UNKNOWN, Detections, Instances, LabelMap, Result
 
 Picture: TypeAlias = NDArray[np.uint8]

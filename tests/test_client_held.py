@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeperc.client import Client, connect
-from edgeperc.connection import NotYetError
+from edgeperc.client.connection import NotYetError
 from edgeperc.errors import ConfigError, DeviceError
 from edgeperc.prompt import Prompt
 from edgeperc.proto.edgeperc.v1 import perception_pb2 as pb

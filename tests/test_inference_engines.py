@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from edgeperc import engines
-from edgeperc.engines import building, engine_for
-from edgeperc.gpu import Versions, gpu, tensorrt_version, version_of, versions_of
+from edgeperc.inference import engines
+from edgeperc.inference.engines import building, engine_for
+from edgeperc.inference.gpu import Versions, gpu, tensorrt_version, version_of, versions_of
 
 TRT = "TensorrtExecutionProvider"
 ORIN = Versions("onnxruntime 1.23.0, TensorRT 10.3.0", "Orin, compute capability 8.7")
@@ -120,8 +120,8 @@ def test_without_a_place_to_write_there_is_no_engine(network: Path, tmp_path: Pa
 BUILDER = """
 import sys, time
 from pathlib import Path
-from edgeperc import engines
-from edgeperc.gpu import Versions
+from edgeperc.inference import engines
+from edgeperc.inference.gpu import Versions
 engines.versions_of = lambda *_: Versions("r", "d")
 with engines.engine_for(Path(sys.argv[1]), "TensorrtExecutionProvider", {}) as engine:
     print(engine.built, flush=True)

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeperc import masks
-from edgeperc.drawing import draw, rgb
 from edgeperc.packet import Stamp
-from edgeperc.preview import class_colour, object_colour
+from edgeperc.render.drawing import draw, rgb
+from edgeperc.render.preview import class_colour, object_colour
 from edgeperc.result import Detections, Instances, LabelMap, ModelRef
 
 STAMP = Stamp(source="cam", seq=0, start_ns=0, end_ns=0)

@@ -4,7 +4,7 @@
     run = WholeGraph(path, threads=2)                        # all of it, by any provider
     logits = run(frame, voxels)
 
-Where the processor computes, the file is cut at its scans (`edgeperc.onnx_cut`) and numba does
+Where the processor computes, the file is cut at its scans (`edgeperc.scan.onnx_cut`) and numba does
 them; elsewhere the file is taken as it is, in which each scan is a function of plain operators.
 """
 
@@ -21,12 +21,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeperc.cross_scan import tables_of, walk
 from edgeperc.errors import ModelError, blame
-from edgeperc.infer import Session
-from edgeperc.onnx_cut import Piece, Scan, check_finite, cut, read
-from edgeperc.providers import Providers, chosen
-from edgeperc.selective_scan import selective_scan
+from edgeperc.inference.providers import Providers, chosen
+from edgeperc.inference.session import Session
+from edgeperc.scan.cross import tables_of, walk
+from edgeperc.scan.onnx_cut import Piece, Scan, check_finite, cut, read
+from edgeperc.scan.selective import selective_scan
 
 Floats = NDArray[np.float32]
 LARGE_BYTES = 1 << 28

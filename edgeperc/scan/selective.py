@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeperc.jit import kernel
-from edgeperc.lanes import (
+from edgeperc.scan.lanes import (
     LANES,
     load,
     power_of_two,

@@ -18,15 +18,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from edgeperc.client.watch import watch
 from edgeperc.errors import DeviceError
 from edgeperc.packet import Stamp
-from edgeperc.result import Detections, Inventory, LabelMap, ModelRef, Result, SourceInfo, Timings
+from edgeperc.result import Detections, LabelMap, ModelRef, Result, Timings
+from edgeperc.sink import Inventory, SourceInfo
 from edgeperc.sinks.grpc import Grpc
-from edgeperc.watch import watch
 
 MODEL = ModelRef(name="sltnet-twin", engine="spiking")
 INVENTORY = Inventory(sources=(SourceInfo(name="dvs", driver="twin"),), models=(MODEL,))
-PROGRAM = "import sys; from edgeperc.watch import watch; watch(sys.argv[1], {options})"
+PROGRAM = "import sys; from edgeperc.client.watch import watch; watch(sys.argv[1], {options})"
 
 
 def label_map(seq: int) -> LabelMap:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from edgeperc import places
-from edgeperc.gpu import Versions, versions_of
+from edgeperc.inference.gpu import Versions, versions_of
 
 log = logging.getLogger("edgeperc")
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from edgeperc.calibration.file import Calibration
 from edgeperc.packet import Frame, Gaze, Pair
+from edgeperc.render.video import RATE_HZ, VideoFile
 from edgeperc.result import Detections, Result, SearchMap
-from edgeperc.video import RATE_HZ, VideoFile
 
 Picture: TypeAlias = NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from edgeperc.client.point import point
 from edgeperc.errors import ConfigError, DeviceError
-from edgeperc.point import point
 
 from .grey_daemon import Daemon, eventually
 

@@ -1,0 +1,1 @@
+"""What people look at: results drawn over pictures, as videos and in the terminal."""
