@@ -16,7 +16,8 @@ def test_import_and_use_without_a_writable_cache(tmp_path: Path) -> None:
     package = Path(__file__).parents[1] / "edgeperc"
     installed = tmp_path / "site/edgeperc"
     installed.mkdir(parents=True)
-    for name in ("__init__", "config", "errors", "jit", "packet", "pairs", "represent", "result"):
+    names = "__init__ config errors jit packet pairs represent result sink"
+    for name in names.split():
         (installed / f"{name}.py").write_text((package / f"{name}.py").read_text())
     (tmp_path / "site/run.py").write_text(
         "import numba.core.caching as caching\n"

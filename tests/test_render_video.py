@@ -48,7 +48,10 @@ def test_pictures_come_back_in_order_and_colour(ending: str, tmp_path: Path) -> 
     assert video.count == 6
 
 
-@pytest.mark.parametrize(("steps_ns", "expected_hz"), [([40_000_000] * 9, 25), ([0] * 9, RATE_HZ)])
+@pytest.mark.parametrize(
+    ("steps_ns", "expected_hz"),
+    [([40_000_000] * 9, 25), ([0] * 9, RATE_HZ), ([6_314_167] * 9, 158.374)],
+)
 def test_the_rate_is_that_of_the_stamps(
     steps_ns: list[int], expected_hz: float, tmp_path: Path
 ) -> None:

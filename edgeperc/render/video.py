@@ -85,6 +85,7 @@ class VideoFile:
         held, self._held = self._held, []
         if self.rate_hz is None:
             self.rate_hz = _rate_hz([time_ns for _, time_ns in held])
+        self.rate_hz = round(self.rate_hz, 2)  # MPEG-4 counts in 65,535ths of a second at best
         height_px, width_px = held[0][0].shape[:2]
         self._size_px = (width_px + width_px % 2, height_px + height_px % 2)  # as codecs want them
         self._try()
