@@ -20,6 +20,7 @@ def test_a_round_counts_what_readers_got_and_what_it_cost_the_server(
     found = serve.round_of([["--clients", "1", "--rate", "20"], ["--clients", "1", "--dead"]])
     assert 0 < found.p50_ms <= found.p99_ms
     assert 0 < found.core_share < 2
+    assert 0 < found.client_core_share < 2
     assert 0 < found.received_share < 0.5  # thinned, and the dead one got nothing
 
 
@@ -30,7 +31,9 @@ def test_the_figures_are_those_that_were_promised(monkeypatch: pytest.MonkeyPatc
         asked.append(len(clients))
         dead = any("--dead" in each for each in clients)
         return serve.Round(
-            {"cpu_s": 1, "wall_s": 10, "published": 4}, [3.0 if dead else 2.0] * 4, 1, 0.5
+            {"cpu_s": 1, "wall_s": 10, "published": 4},
+            [{"latencies_ms": [3.0 if dead else 2.0] * 4, "core_share": 0.05}],
+            0.5,
         )
 
     monkeypatch.setattr(serve, "round_of", round_of)
@@ -39,6 +42,7 @@ def test_the_figures_are_those_that_were_promised(monkeypatch: pytest.MonkeyPatc
     assert asked == [4, *[5, 6] * serve.PAIRS]
     assert figures.metrics["p99_ms_4_clients"] == 2.0
     assert figures.metrics["server_core_share"] == 0.1
+    assert figures.metrics["client_core_share"] == 0.05
     assert figures.metrics["p99_ratio_50_clients_5_dead"] == 1.5
 
 
@@ -50,7 +54,8 @@ def test_a_round_in_which_the_machine_stood_still_is_measured_again(
 ) -> None:
     left = iter(pauses_ms)
     served = {"cpu_s": 1.0, "wall_s": 10.0, "published": 4.0}
-    monkeypatch.setattr(serve, "round_of", lambda _: serve.Round(served, [1.0], 1, next(left)))
+    got = [{"latencies_ms": [1.0], "core_share": 0.1}]
+    monkeypatch.setattr(serve, "round_of", lambda _: serve.Round(served, got, next(left)))
     assert serve.calm_round_of([]).pause_ms == kept_ms
     assert next(left, None) is None
 

@@ -43,6 +43,7 @@ def measure(figures: Figures, recording: Path | None) -> None:
     figures.add("server_core_share", few.core_share, "of one core, the server's process", aim=0.15)
     figures.detail("p50_ms_4_clients", few.p50_ms)
     figures.detail("received_share_4_clients", few.received_share)
+    figures.detail("client_core_share", few.client_core_share)
     figures.detail("pause_ms_4_clients", few.pause_ms)
     rate = ["--rate", str(MANY_RATE_HZ)]
     readers = [["--clients", str(TOGETHER), *rate]] * (MANY // TOGETHER)
@@ -69,20 +70,22 @@ def measure(figures: Figures, recording: Path | None) -> None:
 class Round:
     """What one run of a server with clients gave. Times in ms, shares of 1.
 
-    pause_ms: how long the machine stood still meanwhile, for whom does nothing at all.
+    client_core_share: of one client's process. pause_ms: how long the machine stood still meanwhile,
+    for whom does nothing at all.
     """
 
     def __init__(
         self,
         served: dict[str, float],
-        latencies_ms: Sequence[float],
-        readers: int,
+        got: Sequence[dict[str, Any]],
         pause_ms: float,
     ) -> None:
         self.pause_ms = pause_ms
+        latencies_ms = [ms for each in got for ms in each["latencies_ms"]]
+        self.client_core_share = float(np.mean([each["core_share"] for each in got]))
         self.p50_ms, self.p99_ms = np.percentile(latencies_ms, [50, 99]).tolist()
         self.core_share = served["cpu_s"] / served["wall_s"]
-        self.received_share = len(latencies_ms) / served["published"] / readers
+        self.received_share = len(latencies_ms) / served["published"] / len(got)
 
 
 def calm_round_of(clients: Sequence[Sequence[str]]) -> Round:
@@ -112,8 +115,8 @@ def round_of(clients: Sequence[Sequence[str]]) -> Round:
         pause_ms = longest_pause_ms(SECONDS)
         for process in (server, *readers):
             _tell(process, "end")
-        latencies_ms = [ms for reader in readers for ms in _said(reader)["latencies_ms"]]
-        return Round(_said(server), latencies_ms, len(readers), pause_ms)
+        got = [_said(reader) for reader in readers]
+        return Round(_said(server), got, pause_ms)
 
 
 def longest_pause_ms(seconds: float, *, nap_s: float = 2e-3) -> float:

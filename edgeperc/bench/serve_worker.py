@@ -99,10 +99,12 @@ def subscribe(address: str, *, clients: int, rate_hz: float, dead: bool, encodin
     opened.wait()
     _say(clients=clients)
     sys.stdin.readline()
+    cpu_s, wall_s = time.process_time(), time.monotonic()
     counting.set()
     sys.stdin.readline()
     counting.clear()
-    _say(latencies_ms=latencies_ms)
+    core_share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
+    _say(latencies_ms=latencies_ms, core_share=core_share)
     sys.stdin.readline()
 
 
