@@ -70,7 +70,7 @@ def measure(figures: Figures, recording: Path | None) -> None:
 class Round:
     """What one run of a server with clients gave. Times in ms, shares of 1.
 
-    client_core_share: of one client's process. pause_ms: how long the machine stood still meanwhile,
+    client_core_share: of a client's process. pause_ms: how long the machine stood still meanwhile,
     for whom does nothing at all.
     """
 
