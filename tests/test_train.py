@@ -13,10 +13,12 @@ from rich.console import Console
 from torch import nn
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline import train, training_run
+from edgeperc.offline import train
 from edgeperc.offline.datasets import TRAINING_STREETS, cached_twin
 from edgeperc.offline.nets.sltnet import SLTNet
-from edgeperc.offline.training_run import TrainingRun, save_state
+from edgeperc.offline.training_run import save_state
+
+from .resuming import killed_at_its_checkpoint, steps_taken
 
 TINY = train.Settings(
     width=8,
@@ -73,28 +75,15 @@ def test_a_run_reports_and_leaves_weights_that_load(whole: tuple[train.Trained, 
     SLTNet(6, width=8).load_state_dict(weights(trained), strict=True)
 
 
-class KilledError(BaseException):
-    """In place of the real thing, which would end pytest, too."""
-
-
 def test_a_run_that_ends_behind_a_checkpoint_goes_on_there(
     tmp_path: Path,
     cache: Path,
     whole: tuple[train.Trained, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def dying(state: object, path: Path) -> None:
-        save_state(state, path)
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training_run, "save_state", dying)
-        with pytest.raises(KilledError):
-            run_in(tmp_path, cache)
-    steps, advance = list[int](), TrainingRun._advance
-    monkeypatch.setattr(
-        TrainingRun, "_advance", lambda run, loss: steps.append(run.step) or advance(run, loss)
-    )
+    with killed_at_its_checkpoint():
+        run_in(tmp_path, cache)
+    steps = steps_taken(monkeypatch)
     resumed, _ = run_in(tmp_path, cache)
     assert steps == list(range(2, 6))
     torch.testing.assert_close(weights(resumed), weights(whole[0]), atol=1e-5, rtol=1e-5)

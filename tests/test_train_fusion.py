@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 
 from edgeperc.errors import ConfigError
-from edgeperc.offline import fusion_pairs, train_fusion, training_run
+from edgeperc.offline import fusion_pairs, train_fusion
 from edgeperc.offline.fusion_batches import Blind, Tensors, crops
 from edgeperc.offline.fusion_conditions import CONDITIONS, TRAINED
 from edgeperc.offline.nets.mambaseg import VARIANTS, MambaSeg
 from edgeperc.offline.samples import IGNORE, Sample
-from edgeperc.offline.training_run import TrainingRun, save_state
 from edgeperc.places import find_card
+
+from .resuming import killed_at_its_checkpoint, steps_taken
 
 TINY = train_fusion.Settings(
     steps=4,
@@ -82,10 +83,6 @@ def ended(
     return run_in(tmp_path_factory.mktemp("whole"), cache)
 
 
-class KilledError(BaseException):
-    """In place of the real thing, which would end pytest, too."""
-
-
 def test_a_run_reports_each_condition_and_goes_on_behind_a_checkpoint(
     tmp_path: Path,
     cache: Path,
@@ -99,18 +96,9 @@ def test_a_run_reports_each_condition_and_goes_on_behind_a_checkpoint(
     assert whole.by_condition["all"].pixels == 6 * 200 * 352
     MambaSeg(VARIANTS["mambaseg-nano"]).load_state_dict(weights(whole), strict=True)
 
-    def dying(state: object, path: Path) -> None:
-        save_state(state, path)
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training_run, "save_state", dying)
-        with pytest.raises(KilledError):
-            run_in(tmp_path, cache)
-    steps, advance = list[int](), TrainingRun._advance
-    monkeypatch.setattr(
-        TrainingRun, "_advance", lambda run, loss: steps.append(run.step) or advance(run, loss)
-    )
+    with killed_at_its_checkpoint():
+        run_in(tmp_path, cache)
+    steps = steps_taken(monkeypatch)
     resumed, _ = run_in(tmp_path, cache)
     assert steps == list(range(2, 4))
     torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-5, rtol=1e-5)

@@ -191,7 +191,8 @@ class SupervisedRun:
         end([*self._sensors.values(), *self._pipelines.values()], within_s=0.0)
         if self._search and not self._search_thread:
             self._search.discard()
-        self._taps.close_all()
+        with self._lock:  # nobody is about to open one
+            self._taps.close_all()
         self._outlets.close()
 
     def sensors(self) -> tuple[SensorStatus, ...]:
